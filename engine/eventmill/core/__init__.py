@@ -1,0 +1,1 @@
+"""What every other package shares: schemas, configuration, errors, the clock and the protocols."""

@@ -1,0 +1,244 @@
+"""Configuration: one TOML file, every key also as ``EVENTMILL_SECTION__KEY`` in the environment.
+
+The dataclasses below are the reference: a field's name is its key, its default the default. Durations are spelled
+``30m``, ``24h``; sizes are bytes. The environment wins over the file, the command line over both.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from eventmill.core.clock import parse_duration_ms
+from eventmill.core.errors import ConfigError
+
+ENV_PREFIX = "EVENTMILL_"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """Limits of the HTTP server."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    request_bytes_max: int = 500_000
+    event_bytes_max: int = 32_768
+    header_bytes_max: int = 16_384
+    headers_max: int = 64
+    connections_max: int = 10_000
+    request_deadline: str = "30s"
+    idle_timeout: str = "75s"
+    pipelined_max: int = 32
+    cors_origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IngestConfig:
+    """What is accepted, and how it is grouped into frames."""
+
+    write_keys: tuple[str, ...] = ()
+    event_names_max: int = 1_000
+    event_name_bytes_max: int = 256
+    depth_max: int = 64
+    age_max: str = "730d"
+    commit_events_max: int = 50_000
+    commit_interval: str = "5ms"
+    frame_events_min: int = 512
+    pending_bytes_max: int = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The embedded log."""
+
+    prefix: str = "eventmill"
+    retention: str = "72h"
+    size_bytes_max: int = 50_000_000_000
+    backlog_events_max: int = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DedupConfig:
+    """The rotating Bloom filter: ``capacity`` ids within ``window``."""
+
+    capacity: int = 20_000_000
+    fpr: float = 0.001
+    window: str = "24h"
+    slices: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessConfig:
+    """The processor."""
+
+    batch_events_max: int = 65_536
+    snapshot_interval_events: int = 2_000_000
+    session_gap: str = "30m"
+    lateness: str = "72h"
+    blocked_events: tuple[str, ...] = ()
+    dimensions_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeConfig:
+    """The real-time store."""
+
+    batch_events_max: int = 200_000
+    batch_interval: str = "500ms"
+    window: str = "24h"
+
+
+@dataclass(frozen=True, slots=True)
+class LakeConfig:
+    """The lake."""
+
+    batch_events_max: int = 500_000
+    batch_interval: str = "3s"
+    partitions_max: int = 1_000
+    compact_interval: str = "1h"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryConfig:
+    """Limits of the query service."""
+
+    seconds_max: int = 30
+    result_rows_max: int = 100_000
+    scan_rows_max: int = 1_000_000_000
+    concurrency_max: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration."""
+
+    data: Path = Path("eventmill-data")
+    http: HttpConfig = field(default_factory=HttpConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
+    lake: LakeConfig = field(default_factory=LakeConfig)
+    query: QueryConfig = field(default_factory=QueryConfig)
+
+    @property
+    def log_dir(self) -> Path:
+        """Where the embedded log lives."""
+        return self.data / "log"
+
+    @property
+    def state_dir(self) -> Path:
+        """Where snapshots live."""
+        return self.data / "state"
+
+    @property
+    def realtime_dir(self) -> Path:
+        """Where chdb lives."""
+        return self.data / "realtime"
+
+    @property
+    def lake_dir(self) -> Path:
+        """Warehouse and catalog of the lake."""
+        return self.data / "lake"
+
+
+_DURATIONS = {
+    "request_deadline", "idle_timeout", "age_max", "commit_interval", "retention", "window", "session_gap", "lateness",
+    "batch_interval", "compact_interval",
+}  # fmt: skip
+
+
+def load(
+    path: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration from a TOML file, the environment and ``overrides`` (``{"http.port": 0, "data": path}``).
+
+    Raises ``ConfigError`` naming the key, what it takes, and where it came from.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    if path is not None:
+        _merge_file(values, path)
+    _merge_environment(values, os.environ if environ is None else environ)
+    data = values.pop("", {}).get("data", "eventmill-data")
+    for key, value in (overrides or {}).items():
+        if value is None:
+            continue
+        if key == "data":
+            data = value
+            continue
+        section, _, name = key.partition(".")
+        values.setdefault(section, {})[name] = value
+    sections = {f.name: f.default_factory for f in fields(Config) if f.name != "data"}
+    built: dict[str, Any] = {}
+    for section, given in values.items():
+        if section not in sections:
+            raise ConfigError(f"there is no section [{section}]; the sections are {', '.join(sections)}")
+        built[section] = _section(section, sections[section], given)
+    return Config(data=Path(data).expanduser().absolute(), **built)
+
+
+def _merge_file(values: dict[str, dict[str, Any]], path: Path) -> None:
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    for section, given in tree.items():
+        if isinstance(given, dict):
+            values.setdefault(section, {}).update(given)
+        elif section == "data":
+            values.setdefault("", {})["data"] = given
+        else:
+            raise ConfigError(f"{path}: {section!r} stands outside a section; only 'data' may")
+
+
+def _merge_environment(values: dict[str, dict[str, Any]], environ: Mapping[str, str]) -> None:
+    for name, value in environ.items():
+        if not name.startswith(ENV_PREFIX):
+            continue
+        section, separator, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+        if separator:
+            values.setdefault(section, {})[key] = value
+        elif section == "data":
+            values.setdefault("", {})["data"] = value
+
+
+def _section(section: str, kind: Any, given: Mapping[str, Any]) -> Any:
+    types = get_type_hints(kind)
+    unknown = sorted(set(given) - set(types))
+    if unknown:
+        raise ConfigError(f"[{section}] has no key {unknown[0]!r}; its keys are {', '.join(types)}")
+    return kind(**{name: _value(f"{section}.{name}", name, types[name], value) for name, value in given.items()})
+
+
+def _value(key: str, name: str, kind: Any, value: Any) -> Any:
+    try:
+        if name in _DURATIONS:
+            parse_duration_ms(value)
+            return str(value)
+        if kind is int or kind is float:
+            if isinstance(value, bool):
+                raise ValueError("a number is needed")
+            number = kind(str(value).replace("_", ""))
+            if number < 0 or (number == 0 and name != "port"):
+                raise ValueError("it must be above zero")
+            return number
+        if kind is str:
+            if not isinstance(value, str):
+                raise ValueError("a string is needed")
+            return value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else tuple(value)
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{key} = {value!r} does not fit: {error}") from error

@@ -1,0 +1,70 @@
+"""Frames: record batches as Arrow IPC streams, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import pyarrow as pa
+
+from eventmill.core.errors import FrameError
+from eventmill.core.log import Frame, StoredFrame
+from eventmill.core.schema import SCHEMA_VERSION, Topic
+
+CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
+_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1), use_threads=False)
+
+
+def encode(
+    topic: Topic, batch: pa.RecordBatch, *, key: str | None = None, headers: Mapping[str, str] | None = None
+) -> Frame:
+    """One frame of ``batch``: an Arrow IPC stream whose buffers are zstd-compressed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=_OPTIONS) as writer:
+        writer.write_batch(batch)
+    return Frame(
+        topic=topic,
+        payload=memoryview(sink.getvalue()),
+        events=batch.num_rows,
+        key=None if key is None else key.encode(),
+        headers={"schema": str(SCHEMA_VERSION), "content-type": CONTENT_TYPE, **(headers or {})},
+    )
+
+
+def decode(frame: StoredFrame) -> pa.RecordBatch:
+    """The batch of one frame. Raises ``FrameError`` naming topic and offset."""
+    try:
+        with pa.ipc.open_stream(frame.payload) as reader:
+            table = reader.read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise FrameError(f"frame {frame.topic}/{frame.partition}@{frame.offset} does not read: {error}") from error
+    return to_batch(table)
+
+
+def decode_all(frames: Iterable[StoredFrame], schema: pa.Schema) -> pa.RecordBatch:
+    """The frames' batches as one contiguous batch of ``schema``, in log order."""
+    batches = [decode(frame) for frame in frames]
+    if not batches:
+        return pa.RecordBatch.from_pylist([], schema=schema)
+    return to_batch(pa.Table.from_batches([conform(batch, schema) for batch in batches]))
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch under ``schema`` by name: a column that it lacks is null, one that ``schema`` lacks is left out."""
+    if batch.schema.equals(schema):
+        return batch
+    columns = []
+    for field in schema:
+        position = batch.schema.get_field_index(field.name)
+        columns.append(batch.column(position).cast(field.type) if position >= 0 else pa.nulls(len(batch), field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def to_batch(table: pa.Table) -> pa.RecordBatch:
+    """The table as one contiguous batch."""
+    batches = table.combine_chunks().to_batches()
+    if not batches:
+        return pa.RecordBatch.from_pylist([], schema=table.schema)
+    if len(batches) > 1:
+        raise FrameError("a batch of over 2 GiB of text does not fit one frame; lower the batch sizes")
+    return batches[0]

@@ -1,0 +1,130 @@
+"""Every Arrow schema, once.
+
+``RAW`` is what ingest writes to the log, ``EVENT`` what the processor writes and both stores keep,
+``REJECT`` a dead letter. Columns are only ever added at the end of a released schema; the version
+travels in each frame's headers.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag, StrEnum
+from typing import Final
+
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = 1
+
+TIME: Final = pa.timestamp("ms", tz="UTC")
+EVENT_ID: Final = pa.binary(16)
+
+_IDENTITY: Final = [
+    pa.field("event_id", EVENT_ID, nullable=False),
+    pa.field("message_id", pa.string()),
+    pa.field("event", pa.string(), nullable=False),
+    pa.field("type", pa.string(), nullable=False),
+    pa.field("device_id", pa.string(), nullable=False),
+    pa.field("anonymous_id", pa.string()),
+    pa.field("user_id", pa.string()),
+    pa.field("timestamp", TIME, nullable=False),
+    pa.field("original_timestamp", TIME),
+    pa.field("sent_at", TIME),
+    pa.field("received_at", TIME, nullable=False),
+]
+_DEVICE: Final = [
+    pa.field("app_version", pa.string()),
+    pa.field("platform", pa.string()),
+    pa.field("os_version", pa.string()),
+    pa.field("device_model", pa.string()),
+    pa.field("locale", pa.string()),
+]
+_PAYLOAD: Final = [
+    pa.field("properties", pa.string(), nullable=False),
+    pa.field("context", pa.string(), nullable=False),
+    pa.field("flags", pa.int32(), nullable=False),
+]
+_SESSION: Final = [pa.field("session_id", pa.int64(), nullable=False)]
+_DIMENSIONS: Final = [
+    pa.field("country", pa.string()),
+    pa.field("segment", pa.string()),
+    pa.field("tier", pa.string()),
+]
+
+#: One decoded event as ingest puts it on the log. ``message_id`` is the client's id where it is not a
+#: canonical lower-case UUID (else null: ``event_id`` says it all); ``properties`` and ``context`` are JSON objects.
+RAW: Final = pa.schema([*_IDENTITY, *_DEVICE, *_PAYLOAD])
+
+#: One processed event: RAW plus its session and the user's dimensions.
+EVENT: Final = pa.schema([*_IDENTITY, *_SESSION, *_DEVICE, *_DIMENSIONS, *_PAYLOAD])
+
+#: A dead letter: why, where, and the client's own bytes.
+REJECT: Final = pa.schema(
+    [
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("payload", pa.binary(), nullable=False),
+        pa.field("received_at", TIME, nullable=False),
+    ]
+)
+
+DIMENSION_NAMES: Final = tuple(field.name for field in _DIMENSIONS)
+
+
+class Flag(IntFlag):
+    """Bits of the ``flags`` column: what was unusual about an event."""
+
+    SENT_AT_MISSING = 1 << 0
+    SENT_AT_ABSURD = 1 << 1
+    TIMESTAMP_MISSING = 1 << 2
+    TIMESTAMP_ABSURD = 1 << 3
+    ID_HASHED = 1 << 4
+    ID_DERIVED = 1 << 5
+    DIMENSIONS_UNKNOWN = 1 << 6
+    LATE = 1 << 7
+    RESCUED = 1 << 8
+    REPLAYED = 1 << 9
+
+
+class Reason(StrEnum):
+    """The closed set of reasons for a dead letter."""
+
+    NOT_AN_OBJECT = "not_an_object"
+    UNKNOWN_TYPE = "unknown_type"
+    MISSING_EVENT = "missing_event"
+    MISSING_IDENTITY = "missing_identity"
+    WRONG_FIELD_TYPE = "wrong_field_type"
+    BAD_TIMESTAMP = "bad_timestamp"
+    EVENT_TOO_LARGE = "event_too_large"
+    NAME_TOO_LONG = "name_too_long"
+    TOO_DEEP = "too_deep"
+    BLOCKED_EVENT = "blocked_event"
+
+
+#: The reasons that the decoder can give, in the order of the C enum ``em_reject`` (1-based there).
+DECODE_REASONS: Final = tuple(reason for reason in Reason if reason is not Reason.BLOCKED_EVENT)
+
+
+class Topic(StrEnum):
+    """Names of the log's topics, without the configured prefix."""
+
+    RAW = "raw"
+    ENRICHED = "enriched"
+    DEAD = "dead"
+    SUSPECTS = "suspects"
+
+
+class Hop(StrEnum):
+    """What the ledger counts, per hour of ``received_at``.
+
+    received = rejected + accepted; accepted + rescued + replayed = enriched + invalid + suspect + (raw in flight);
+    suspect = duplicate + rescued + (suspects in flight); enriched = stored + (enriched in flight), in each store.
+    """
+
+    RECEIVED = "received"
+    REJECTED = "rejected"
+    ACCEPTED = "accepted"
+    ENRICHED = "enriched"
+    INVALID = "invalid"
+    SUSPECT = "suspect"
+    DUPLICATE = "duplicate"
+    RESCUED = "rescued"
+    REPLAYED = "replayed"

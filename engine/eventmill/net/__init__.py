@@ -1,0 +1,1 @@
+"""HTTP for every role: a protocol without I/O, and the server round it."""
