@@ -58,6 +58,7 @@ class LogConfig:
 
     prefix: str = "eventmill"
     retention: str = "72h"
+    dead_retention: str = "30d"
     size_bytes_max: int = 50_000_000_000
     backlog_events_max: int = 5_000_000
 
@@ -149,7 +150,7 @@ class Config:
 
 
 _DURATIONS = {
-    "request_deadline", "idle_timeout", "age_max", "commit_interval", "retention", "window", "session_gap", "lateness",
+    "request_deadline", "idle_timeout", "age_max", "commit_interval", "retention", "dead_retention", "window", "session_gap", "lateness",
     "batch_interval", "compact_interval",
 }  # fmt: skip
 

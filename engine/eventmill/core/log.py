@@ -97,8 +97,10 @@ class Log(Protocol):
         """Open a transaction; it is durable when the ``with`` block ends."""
         ...
 
-    def read(self, topic: Topic, partition: int, from_offset: int, *, events_max: int) -> list[StoredFrame]:
-        """Frames from ``from_offset`` on, in order, stopping once ``events_max`` events are reached (at least one frame
+    def read(
+        self, topic: Topic, partition: int, from_offset: int, *, events_max: int, to_offset: int | None = None
+    ) -> list[StoredFrame]:
+        """Frames from ``from_offset`` on (below ``to_offset``, if given), in order, stopping once ``events_max`` events are reached (at least one frame
         if there is one). Raises ``StateError`` when ``from_offset`` lies outside the log, ``FrameError`` when a
         checksum fails."""
         ...
@@ -121,6 +123,14 @@ class Log(Protocol):
 
     def intent(self, group: str, topic: Topic, partition: int) -> Intent | None:
         """The group's open intent, if any."""
+        ...
+
+    def lag(self, group: str, topic: Topic, partition: int) -> int:
+        """Events that the group has not consumed yet."""
+        ...
+
+    def pressure(self) -> str | None:
+        """Why the log should take no more events now; ``None`` when all is well."""
         ...
 
     def ledger(self) -> list[Count]:
