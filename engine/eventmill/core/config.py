@@ -149,10 +149,10 @@ class Config:
         return self.data / "lake"
 
 
-_DURATIONS = {
-    "request_deadline", "idle_timeout", "age_max", "commit_interval", "retention", "dead_retention", "window", "session_gap", "lateness",
-    "batch_interval", "compact_interval",
-}  # fmt: skip
+_DURATIONS = frozenset(
+    "request_deadline idle_timeout age_max commit_interval retention dead_retention window session_gap lateness "
+    "batch_interval compact_interval".split()
+)
 
 
 def load(

@@ -32,7 +32,7 @@ class LogUnavailable(EventmillError):
 
 
 class StateError(EventmillError):
-    """State and log do not fit together (for example a snapshot beyond the log): stop, never start afresh in silence."""
+    """State and log do not fit together (a snapshot beyond the log, say): stop, never start afresh in silence."""
 
 
 class StoreError(EventmillError):

@@ -100,13 +100,17 @@ class Log(Protocol):
     def read(
         self, topic: Topic, partition: int, from_offset: int, *, events_max: int, to_offset: int | None = None
     ) -> list[StoredFrame]:
-        """Frames from ``from_offset`` on (below ``to_offset``, if given), in order, stopping once ``events_max`` events are reached (at least one frame
-        if there is one). Raises ``StateError`` when ``from_offset`` lies outside the log, ``FrameError`` when a
+        """Frames from ``from_offset`` on (below ``to_offset``, if given), in order, stopping once ``events_max``
+        events are reached (at least one frame if there is one). Raises ``StateError`` when ``from_offset`` lies outside the log, ``FrameError`` when a
         checksum fails."""
         ...
 
     def wait(self, topic: Topic, partition: int, from_offset: int, timeout_s: float) -> bool:
         """Sleep until there is a frame at or after ``from_offset``; false on timeout or close."""
+        ...
+
+    def wait_committed(self, group: str, topic: Topic, partition: int, offset: int, timeout_s: float) -> bool:
+        """Sleep until the group has consumed everything below ``offset``; false on timeout or close."""
         ...
 
     def start_offset(self, topic: Topic, partition: int) -> int:

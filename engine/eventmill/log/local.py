@@ -19,6 +19,7 @@ from typing import Any, Final
 import orjson
 import xxhash
 
+from eventmill.core import groups
 from eventmill.core.clock import now_ms
 from eventmill.core.errors import FrameError, LogUnavailable, StateError
 from eventmill.core.log import Count, Frame, Intent, StoredFrame
@@ -179,6 +180,10 @@ class LocalLog:
         """See ``core.log.Log.wait``."""
         return self._waker.wait_until(lambda: self.end_offset(topic, partition) > from_offset, timeout_s)
 
+    def wait_committed(self, group: str, topic: Topic, partition: int, offset: int, timeout_s: float) -> bool:
+        """See ``core.log.Log.wait_committed``."""
+        return self._waker.wait_until(lambda: self.committed(group, topic, partition) >= offset, timeout_s)
+
     def _head(self, topic: Topic, partition: int) -> tuple[int, int]:
         rows = self._read(
             "SELECT next, events FROM heads WHERE topic = ? AND partition = ?", (self._topics[topic], partition)
@@ -234,7 +239,7 @@ class LocalLog:
         used = self.size_bytes()
         if used > self._size_bytes_max:
             return f"the log holds {used:,} bytes of at most {self._size_bytes_max:,} (log.size_bytes_max)"
-        lag = self.lag("process", Topic.RAW, 0)
+        lag = self.lag(groups.PROCESS, Topic.RAW, 0)
         if lag > self._backlog_events_max:
             most = f"{self._backlog_events_max:,} (log.backlog_events_max)"
             return f"{lag:,} events wait for the processor, at most {most} may"

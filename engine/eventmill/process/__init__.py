@@ -1,0 +1,1 @@
+"""From raw to enriched: stages over batches, snapshots, recovery, and the rescue of false suspects."""

@@ -1,0 +1,106 @@
+"""The rescue lane: a suspect is thrown away only when its twin is found in the store, else it is put back.
+
+Before a look-up the lane waits until everything that could be the twin stands in the store: all that it has put back
+itself has been processed, and the real-time sink has passed the enriched topic's end as of that moment. So a look-up
+that finds nothing proves a false positive.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventmill.core import frame, groups, ledger
+from eventmill.core.log import Log
+from eventmill.core.schema import RAW, Flag, Hop, Topic
+
+PARTITION = 0
+
+
+class Twins(Protocol):
+    """An exact look-up of event ids in the store."""
+
+    def contains(self, ids: pa.Array, events: pa.Array, timestamps: pa.Array) -> pa.BooleanArray:
+        """Which ids are stored; event names and times are hints that narrow the search."""
+        ...
+
+
+class Rescue:
+    """Not thread-safe: one thread calls ``step`` again and again."""
+
+    def __init__(
+        self,
+        log: Log,
+        twins: Twins,
+        *,
+        batch_events_max: int,
+        checkpoint: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._log = log
+        self._twins = twins
+        self._batch_events_max = batch_events_max
+        self._checkpoint = checkpoint
+        self._position = log.committed(groups.RESCUE, Topic.SUSPECTS, PARTITION)
+        # What an earlier run put back is not remembered, so all of raw counts as put back.
+        self._barrier = 0
+        self._put_back_through = log.end_offset(Topic.RAW, PARTITION)
+
+    def step(self, timeout_s: float) -> int:
+        """Judge one batch of suspects, waiting up to ``timeout_s`` for it; gives the number judged."""
+        deadline = time.monotonic() + timeout_s
+        if not self._log.wait(Topic.SUSPECTS, PARTITION, self._position, timeout_s):
+            return 0
+        if not self._stored_everything(deadline):
+            return 0
+        frames = self._log.read(Topic.SUSPECTS, PARTITION, self._position, events_max=self._batch_events_max)
+        # Suspects that came after the barrier may have twins beyond it; those frames wait for the next step.
+        frames = [stored for stored in frames if stored.offset < self._barrier]
+        suspects = frame.decode_all(frames, RAW)
+        found = self._twins.contains(
+            suspects.column("event_id"), suspects.column("event"), suspects.column("timestamp")
+        )
+        put_back = pc.and_(pc.invert(found), _first_occurrences(suspects.column("event_id")))
+        rescued = _flag(suspects.filter(put_back), Flag.RESCUED)
+        duplicates = suspects.filter(pc.invert(put_back))
+        counts = ledger.counts(Hop.DUPLICATE, duplicates) + ledger.counts(Hop.RESCUED, rescued)
+        following = frames[-1].offset + 1
+        self._checkpoint("judged")
+        with self._log.transaction() as transaction:
+            offsets = transaction.append([frame.encode(Topic.RAW, rescued)] if rescued.num_rows else [])
+            transaction.commit_offset(groups.RESCUE, Topic.SUSPECTS, PARTITION, following)
+            transaction.count(counts)
+        self._checkpoint("committed")
+        self._position = following
+        if offsets:
+            self._put_back_through = offsets[-1] + 1
+        return suspects.num_rows
+
+    def _stored_everything(self, deadline: float) -> bool:
+        def left() -> float:
+            return max(deadline - time.monotonic(), 0.0)
+
+        if not self._log.wait_committed(groups.PROCESS, Topic.RAW, PARTITION, self._put_back_through, left()):
+            return False
+        self._barrier = self._log.end_offset(Topic.SUSPECTS, PARTITION)
+        enriched_end = self._log.end_offset(Topic.ENRICHED, PARTITION)
+        return self._log.wait_committed(groups.REALTIME, Topic.ENRICHED, PARTITION, enriched_end, left())
+
+
+def _first_occurrences(ids: pa.Array) -> pa.BooleanArray:
+    """True where an id stands for the first time in the array."""
+    raw = np.frombuffer(b"".join(ids.to_pylist()), dtype="V16")
+    _, first = np.unique(raw, return_index=True)
+    mask = np.zeros(len(raw), dtype=bool)
+    mask[first] = True
+    return pa.array(mask)
+
+
+def _flag(batch: pa.RecordBatch, flag: Flag) -> pa.RecordBatch:
+    position = batch.schema.get_field_index("flags")
+    flags = pc.bit_wise_or(batch.column(position), pa.scalar(int(flag), pa.int32()))
+    return batch.set_column(position, batch.schema.field(position), flags)
