@@ -100,9 +100,11 @@ class Log(Protocol):
     def read(
         self, topic: Topic, partition: int, from_offset: int, *, events_max: int, to_offset: int | None = None
     ) -> list[StoredFrame]:
-        """Frames from ``from_offset`` on (below ``to_offset``, if given), in order, stopping once ``events_max``
-        events are reached (at least one frame if there is one). Raises ``StateError`` when ``from_offset`` lies outside the log, ``FrameError`` when a
-        checksum fails."""
+        """Frames from ``from_offset`` on (below ``to_offset``, if given), in order.
+
+        Stops once ``events_max`` events are reached, after at least one frame if there is one. Raises ``StateError``
+        when ``from_offset`` lies outside the log, ``FrameError`` when a checksum fails.
+        """
         ...
 
     def wait(self, topic: Topic, partition: int, from_offset: int, timeout_s: float) -> bool:

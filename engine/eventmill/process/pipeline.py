@@ -1,8 +1,8 @@
 """The way of an event through the processor, on one page.
 
 raw → dedup → validate → enrich → sessionize → enriched; suspects and rejects leave on the side. One transaction makes
-the outputs, the input offset and the ledger's counts durable together. After any error all state is dropped and built anew
-from the newest good snapshot and the log (``recover``), so state never gets ahead of output.
+the outputs, the input offset and the ledger's counts durable together. After any error all state is dropped and built
+anew from the newest good snapshot and the log (``recover``), so state never gets ahead of output.
 """
 
 from __future__ import annotations

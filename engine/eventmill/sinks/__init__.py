@@ -1,0 +1,1 @@
+"""From enriched to the stores."""
