@@ -1,0 +1,227 @@
+"""Writing Parquet files of one partition each, and describing them to Iceberg."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.io.pyarrow import (
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.table import Table
+from pyiceberg.typedef import Record
+
+from eventmill.core.errors import StoreError
+from eventmill.core.schema import EVENT
+from eventmill.kernels.partition import OVERFLOW
+from eventmill.lake.table import BOUNDED, COLUMNS, DATE, GROUP, Lake
+
+DAY_MS: Final = 86_400_000
+ROW_GROUP: Final = 131_072
+#: Fewer partitions than that in a batch are left as they are.
+FILES_FEW: Final = 32
+#: More files than that are not written for a batch, but for one a date.
+FILES_MAX: Final = 256
+#: Fewer rows than that are not worth a file of their own.
+ROWS_FEW: Final = 1_024
+_THREADS: Final = 2
+_OWN_DICTIONARY: Final = {"message_id", "properties", "context"}
+_DICTIONARY: Final = [
+    field.name for field in COLUMNS if field.type == pa.string() and field.name not in _OWN_DICTIONARY
+] + [DATE, "flags"]
+#: Columns that take few values in a batch, as a rule.
+_FEW: Final = {
+    "event", "type", "app_version", "platform", "os_version", "device_model", "locale", "country", "segment", "tier",
+}  # fmt: skip
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The rows of one partition, by event time. ``date`` in days since the epoch."""
+
+    date: int
+    group: str
+    rows: Indices
+
+
+def partition(
+    batch: pa.RecordBatch,
+    group_of: Callable[[str], str],
+    *,
+    files_few: int = FILES_FEW,
+    files_max: int = FILES_MAX,
+    rows_few: int = ROWS_FEW,
+) -> list[Slice]:
+    """The batch's rows per partition, each by event time.
+
+    Where there are more than ``files_few`` partitions, those of less than ``rows_few`` rows share their date's
+    ``__other__``, and so do the smallest beyond ``files_max``: a late event here and there, or a batch of very many names,
+    would otherwise become as many tiny files. So a partition's name says where rows lie, and ``event`` what they are.
+    """
+    if batch.num_rows == 0:
+        return []
+    times = batch.column("timestamp").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    dates, of_day = np.divmod(times, DAY_MS)
+    encoded = pc.dictionary_encode(batch.column("event"))
+    codes: dict[str, int] = {OVERFLOW: 0}
+    of_value = [codes.setdefault(group_of(name), len(codes)) for name in encoded.dictionary.to_pylist()]
+    first_date = int(dates.min())
+    cells = (dates - first_date) * len(codes) + np.array(of_value, np.int64)[encoded.indices.to_numpy()]
+    order, used, starts = _by_cell(cells, of_day)
+    if len(used) > files_few:
+        sizes = np.diff(starts)
+        by_size = np.argsort(-sizes, kind="stable")
+        large = min(int(np.count_nonzero(sizes >= rows_few)), files_max)
+        small = used[by_size[large:]]
+        cells = np.where(np.isin(cells, small), cells // len(codes) * len(codes), cells)
+        order, used, starts = _by_cell(cells, of_day)
+    names = list(codes)
+    return [
+        Slice(first_date + int(cell) // len(codes), names[int(cell) % len(codes)], order[begin:end])
+        for cell, begin, end in zip(used, starts[:-1], starts[1:], strict=True)
+    ]
+
+
+def _by_cell(cells: Indices, of_day: Indices) -> tuple[Indices, Indices, Indices]:
+    """Row order by cell and time of day (27 bits), the cells there are, and where each begins (and the end)."""
+    order = np.argsort((cells << 27) | of_day)
+    sorted_cells = cells[order]
+    begins = np.flatnonzero(np.diff(sorted_cells, prepend=sorted_cells[0] - 1))
+    return order, sorted_cells[begins], np.append(begins, len(cells))
+
+
+class FileWriter:
+    """Writes data files of a table; safe to share between threads."""
+
+    def __init__(self, lake: Lake, table: Table, prefix: str) -> None:
+        self._lake = lake
+        self._prefix = prefix
+        self._spec_id = table.metadata.default_spec_id
+        self._plan = compute_statistics_plan(table.schema(), table.metadata.properties)
+        self._ids = parquet_path_to_id_mapping(table.schema())
+
+    def write_all(self, batch: pa.RecordBatch, slices: list[Slice], paths: set[str]) -> list[DataFile]:
+        """A file for each slice, on two threads. Every path is added to ``paths`` before its file is begun."""
+        run = uuid.uuid4().hex
+        encoded = _encoded(batch)
+
+        def one(numbered: tuple[int, Slice]) -> DataFile:
+            number, part = numbered
+            rows = encoded.take(pa.array(part.rows))
+            return self.write(rows, part.date, part.group, f"{run}-{number:05d}", paths)
+
+        # The largest first, so that the threads end together.
+        by_size = sorted(enumerate(slices), key=lambda numbered: -len(numbered[1].rows))
+        with ThreadPoolExecutor(_THREADS, "lake-write") as pool:
+            return list(pool.map(one, by_size))
+
+    def write(self, rows: pa.RecordBatch | pa.Table, date: int, group: str, name: str, paths: set[str]) -> DataFile:
+        """One file of rows with EVENT's columns, which are by event time already. Raises ``StoreError``."""
+        # The name of the group, which the client chose, is not in the path.
+        folder = np.datetime64(date, "D").astype(str)
+        location = self._lake.data_location(f"{folder}/{self._prefix}-{name}.parquet")
+        path = Path(self._lake.local(location))
+        paths.add(str(path))
+        collected: list[Any] = []
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with pa.OSFile(str(path), "wb") as sink:
+                pq.write_table(
+                    _columns(rows, date, group), sink, row_group_size=ROW_GROUP, compression="zstd",
+                    compression_level=1, store_schema=False, use_dictionary=_DICTIONARY,
+                    write_statistics=list(BOUNDED), metadata_collector=collected,
+                )  # fmt: skip
+            _sync(path)
+            size = path.stat().st_size
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error}; free space, or mend the disk") from error
+        statistics = data_file_statistics_from_parquet_metadata(collected[0], self._plan, self._ids)
+        return DataFile.from_args(
+            content=DataFileContent.DATA, file_path=location, file_format=FileFormat.PARQUET,
+            partition=Record(date, group), file_size_in_bytes=size, sort_order_id=None, spec_id=self._spec_id,
+            equality_ids=None, key_metadata=None, **statistics.to_serialized_dict(),
+        )  # fmt: skip
+
+
+def _encoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with its columns of few values as dictionaries: to gather numbers is cheaper than strings."""
+    columns = [
+        pc.dictionary_encode(column) if field.name in _FEW else column
+        for field, column in zip(batch.schema, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _columns(rows: pa.RecordBatch | pa.Table, date: int, group: str) -> pa.Table:
+    """The rows as they are written: COLUMNS, of which some are dictionaries."""
+    count = rows.num_rows
+    groups = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([group], pa.string()))
+    columns = [pa.array(np.full(count, date, np.int32)).cast(pa.date32()), groups]
+    columns += [_column(rows.column(field.name), field.type) for field in list(COLUMNS)[2:]]
+    fields = [field.with_type(column.type) for field, column in zip(COLUMNS, columns, strict=True)]
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _column(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    # A dictionary is written whole, so it must not be longer than what it spares.
+    if isinstance(column, pa.DictionaryArray) and len(column.dictionary) * 4 <= len(column):
+        return column
+    return column.cast(kind)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(paths: set[str]) -> None:
+    """Delete files that no snapshot refers to."""
+    for path in paths:
+        Path(path).unlink(missing_ok=True)
+
+
+def require(paths: set[str]) -> None:
+    """Raises ``StoreError`` when one of the files is gone."""
+    for path in paths:
+        if not Path(path).exists():
+            raise StoreError(f"{path} was removed before its commit: a clean-up with too short a grace period ran")
+
+
+def read(path: str, columns: list[str] | None = None) -> pa.Table:
+    """A data file under EVENT's schema, or some of its columns as they are stored. Raises ``StoreError``."""
+    try:
+        # As one file: a path alone would make Arrow look for partitions in the folders' names.
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns if columns is not None else EVENT.names)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"cannot read the lake's file {path}: {error}; restore it from a backup") from error
+    if columns is not None:
+        return table
+    return pa.Table.from_arrays([table.column(field.name).cast(field.type) for field in EVENT], schema=EVENT)
+
+
+def stream(path: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of a data file, batch by batch. Raises ``StoreError``."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(ROW_GROUP, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"cannot read the lake's file {path}: {error}; restore it from a backup") from error

@@ -1,0 +1,79 @@
+"""What Eventmill keeps in the summary of every snapshot, and how to read it.
+
+``eventmill.offset.<topic>.<partition>`` is the next offset to store. The newest snapshot alone says how far the lake is,
+so whoever commits copies all of it forward; a snapshot without offsets was made by something that did not, and nothing
+may be appended on top of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from eventmill.core.errors import StateError
+
+PREFIX: Final = "eventmill."
+OFFSET: Final = "eventmill.offset."
+GROUP: Final = "eventmill.group"
+RECEIVED_THROUGH: Final = "eventmill.received_through"
+COMPACTED_THROUGH: Final = "eventmill.compacted_through"
+
+
+def key(topic: str, partition: int) -> str:
+    """The summary's key of a topic's partition."""
+    return f"{OFFSET}{topic}.{partition}"
+
+
+def carried(snapshot: Any) -> dict[str, str]:
+    """Our entries of a snapshot (or none), to be copied into the next one. Raises ``StateError`` when offsets are missing."""
+    if snapshot is None:
+        return {}
+    ours = {name: value for name, value in _entries(snapshot).items() if name.startswith(PREFIX)}
+    if not any(name.startswith(OFFSET) for name in ours):
+        raise StateError(
+            f"snapshot {snapshot.snapshot_id} of the lake carries no offsets, so nothing tells which events it holds: "
+            "something else than Eventmill has written to the table. Roll the table back to its newest snapshot that has "
+            "eventmill.offset entries in its summary"
+        )
+    return ours
+
+
+def committed(snapshot: Any, topic: str, partition: int) -> int:
+    """The next offset to store (0 at first)."""
+    return int(carried(snapshot).get(key(topic, partition), 0))
+
+
+def covers(snapshot: Any, topic: str, partition: int, from_offset: int, to_offset: int, group: str) -> bool:
+    """Whether the range is in the lake already; false when it is the next one.
+
+    Raises ``StateError`` when it leaves a gap, overlaps, or when another group's offsets are there.
+    """
+    ours = carried(snapshot)
+    owner = ours.get(GROUP, group)
+    if owner != group:
+        raise StateError(
+            f"the lake is fed by group {owner!r}, not {group!r}; use a data folder of its own for {group!r}"
+        )
+    following = int(ours.get(key(topic, partition), 0))
+    if to_offset <= following:
+        return True
+    if from_offset == following:
+        return False
+    what = "leaves a gap" if from_offset > following else "overlaps what is stored"
+    raise StateError(
+        f"{topic}/{partition} [{from_offset}, {to_offset}) {what}: the lake's next offset is {following}; read from there"
+    )
+
+
+def advanced(ours: dict[str, str], group: str, topic: str, partition: int, to_offset: int) -> dict[str, str]:
+    """The entries after appending up to ``to_offset``."""
+    return {**ours, GROUP: group, key(topic, partition): str(to_offset)}
+
+
+def received_through(snapshot: Any) -> int | None:
+    """The newest ``received_at`` appended, ms since the epoch."""
+    value = None if snapshot is None else _entries(snapshot).get(RECEIVED_THROUGH)
+    return None if value is None else int(value)
+
+
+def _entries(snapshot: Any) -> dict[str, str]:
+    return {} if snapshot.summary is None else dict(snapshot.summary.additional_properties)

@@ -1,0 +1,82 @@
+"""Appending to the lake, exactly once: rows and offsets in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.table import Table, Transaction
+
+from eventmill.core.schema import Topic
+from eventmill.lake import offsets
+from eventmill.lake.files import FileWriter, partition, remove, require
+from eventmill.lake.table import CommitUnknown, Lake
+
+
+class LakeWriter:
+    """Appends one partition of a topic. One thread at a time; any number of writers may race over the same offsets."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        *,
+        topic: str = Topic.ENRICHED,
+        partition: int = 0,
+        checkpoint: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.lake = lake
+        self._topic, self._partition = str(topic), partition
+        self._checkpoint = checkpoint
+        self._files = FileWriter(lake, lake.load(), "appended")
+
+    def committed_offset(self) -> int:
+        """The next offset to store."""
+        return self.lake.committed_offset(self._topic, self._partition)
+
+    def append(self, batch: pa.RecordBatch, *, group: str, from_offset: int, to_offset: int) -> None:
+        """Store the rows (EVENT) and the offsets in one commit; a range that is stored already is passed over.
+
+        Raises ``StateError`` when the range leaves a gap or overlaps, ``StoreError`` when the store cannot take it;
+        nothing of the batch is visible then.
+        """
+        if self._covers(self.lake.load(), group, from_offset, to_offset):
+            return
+        with self.lake.in_flight() as paths:
+            try:
+                slices = partition(batch, self.lake.group_of)
+                files = self._files.write_all(batch, slices, paths)
+                self._checkpoint("files written")
+
+                def stage(table: Table, transaction: Transaction) -> int | None:
+                    if self._covers(table, group, from_offset, to_offset):
+                        return None
+                    require(paths)
+                    summary = self._summary(table.current_snapshot(), batch, group, to_offset)
+                    with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
+                        for file in files:
+                            append.append_data_file(file)
+                    self._checkpoint("before commit")
+                    return int(append.snapshot_id)
+
+                landed = self.lake.commit(stage)
+            except CommitUnknown:
+                raise
+            except Exception:
+                remove(paths)
+                raise
+            if landed is None:
+                remove(paths)
+        self._checkpoint("committed")
+
+    def _covers(self, table: Table, group: str, from_offset: int, to_offset: int) -> bool:
+        snapshot = table.current_snapshot()
+        return offsets.covers(snapshot, self._topic, self._partition, from_offset, to_offset, group)
+
+    def _summary(self, snapshot: Any, batch: pa.RecordBatch, group: str, to_offset: int) -> dict[str, str]:
+        ours = offsets.advanced(offsets.carried(snapshot), group, self._topic, self._partition, to_offset)
+        if batch.num_rows:
+            newest = pc.max(batch.column("received_at")).cast(pa.int64()).as_py()
+            ours[offsets.RECEIVED_THROUGH] = str(max(newest, offsets.received_through(snapshot) or newest))
+        return ours
