@@ -115,6 +115,10 @@ class Log(Protocol):
         """Sleep until the group has consumed everything below ``offset``; false on timeout or close."""
         ...
 
+    def wait_consumed(self, consumers: Iterable[tuple[str, Topic]], timeout_s: float) -> bool:
+        """Sleep until each (group, topic) has consumed all partitions to the end; false on timeout or close."""
+        ...
+
     def start_offset(self, topic: Topic, partition: int) -> int:
         """The oldest retained offset."""
         ...

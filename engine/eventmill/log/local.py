@@ -184,6 +184,14 @@ class LocalLog:
         """See ``core.log.Log.wait_committed``."""
         return self._waker.wait_until(lambda: self.committed(group, topic, partition) >= offset, timeout_s)
 
+    def wait_consumed(self, consumers: Iterable[tuple[str, Topic]], timeout_s: float) -> bool:
+        """See ``core.log.Log.wait_consumed``."""
+        pairs = list(consumers)
+        return self._waker.wait_until(
+            lambda: all(self.lag(group, topic, part) == 0 for group, topic in pairs for part in self.partitions(topic)),
+            timeout_s,
+        )
+
     def _head(self, topic: Topic, partition: int) -> tuple[int, int]:
         rows = self._read(
             "SELECT next, events FROM heads WHERE topic = ? AND partition = ?", (self._topics[topic], partition)
@@ -261,6 +269,15 @@ class LocalLog:
         """See ``core.log.Log.partitions``."""
         rows = self._read("SELECT partition FROM heads WHERE topic = ? ORDER BY partition", (self._topics[topic],))
         return [row[0] for row in rows]
+
+    def offsets_between(self, topic: Topic, partition: int, from_ms: int, to_ms: int) -> list[int]:
+        """Offsets of the frames appended within a time range (ms since the epoch, both ends included)."""
+        base = ddl.frame_id(self._topics[topic], partition, 0)
+        rows = self._read(
+            "SELECT id FROM frames WHERE id >= ? AND id <= ? AND appended_at BETWEEN ? AND ? ORDER BY id",
+            (base, base + ddl.OFFSET_MAX, from_ms, to_ms),
+        )
+        return [row[0] - base for row in rows]
 
     def trim(self, topic: Topic, partition: int, older_than_ms: int) -> int:
         """Delete frames appended before ``older_than_ms`` (ms since the epoch) that every group has consumed.

@@ -9,6 +9,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eventmill.core.ids import format_event_id
 from eventmill.core.schema import REJECT, Reason
 from eventmill.core.stage import Outcome
 
@@ -47,7 +48,7 @@ def _dead_letters(batch: pa.RecordBatch) -> pa.RecordBatch:
 def client_event(row: dict[str, Any]) -> bytes:
     """A raw row as an event in the client's spelling, such as ``replay`` can decode again."""
     event = {
-        "messageId": row["message_id"] or _uuid_text(row["event_id"]),
+        "messageId": row["message_id"] or format_event_id(row["event_id"]),
         "type": row["type"],
         "event": row["event"] if row["type"] == "track" else None,
         "anonymousId": row["anonymous_id"],
@@ -58,8 +59,3 @@ def client_event(row: dict[str, Any]) -> bytes:
         "context": orjson.Fragment(row["context"]),
     }
     return orjson.dumps({key: value for key, value in event.items() if value is not None})
-
-
-def _uuid_text(raw: bytes) -> str:
-    digits = raw.hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

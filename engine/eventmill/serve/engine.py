@@ -1,0 +1,228 @@
+"""The engine: processor, rescue lane, both sinks, upkeep and query over one data folder, in one process.
+
+chdb allows one process per folder, so whoever asks the real-time store shares this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from eventmill.core import groups
+from eventmill.core.clock import now_ms, parse_duration_ms
+from eventmill.core.config import Config
+from eventmill.core.schema import Hop, Topic
+from eventmill.lake.compact import compact
+from eventmill.lake.table import Lake
+from eventmill.log.local import LocalLog
+from eventmill.observe.audit import Audit, Stored, balance, flights
+from eventmill.observe.trace import trace
+from eventmill.process.pipeline import Processor, build_stages
+from eventmill.process.rescue import Rescue
+from eventmill.query.service import QueryService
+from eventmill.serve.worker import Worker
+from eventmill.sinks.realtime.store import RealtimeStore
+from eventmill.sinks.runner import LakeRunner, RealtimeRunner
+
+logger = logging.getLogger(__name__)
+
+_UPKEEP_S: Final = 60.0
+_DRAIN_S: Final = 60.0
+_CONSUMERS: Final = (
+    (groups.PROCESS, Topic.RAW),
+    (groups.RESCUE, Topic.SUSPECTS),
+    (groups.REALTIME, Topic.ENRICHED),
+    (groups.LAKE, Topic.ENRICHED),
+)
+
+
+def open_log(config: Config) -> LocalLog:
+    """The data folder's log."""
+    return LocalLog(
+        config.log_dir,
+        prefix=config.log.prefix,
+        size_bytes_max=config.log.size_bytes_max,
+        backlog_events_max=config.log.backlog_events_max,
+    )
+
+
+class Stores:
+    """Log, real-time store and lake of one data folder, opened together. The caller holds the ``DataFolder``."""
+
+    def __init__(self, config: Config) -> None:
+        self.log = open_log(config)
+        self.realtime = RealtimeStore(config.realtime_dir)
+        self.lake = Lake(config.lake_dir, partitions_max=config.lake.partitions_max)
+
+    def audit(self) -> Audit:
+        """The ledger's proof. Nothing may be consumed meanwhile."""
+        stores = {
+            "realtime": [Stored(*row) for row in self.realtime.counts_by_hour()],
+            "lake": [Stored(*row) for row in self.lake.counts_by_hour()],
+        }
+        return balance(self.log.ledger(), stores, flights(self.log))
+
+    def trace(self, event_id: bytes) -> dict[str, Any]:
+        """One event's fate."""
+        return trace(event_id, self.log, self.realtime.find, self.lake.find)
+
+    def close(self) -> None:
+        """Close all three."""
+        self.realtime.close()
+        self.log.close()
+
+
+class Engine:
+    """Start it, use it, drain it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.stores = Stores(config)
+        self.fatal: tuple[str, Exception] | None = None
+        self.stopped = threading.Event()
+        self._flush = False
+        log = self.stores.log
+        self.processor = Processor(
+            log,
+            lambda: build_stages(config),
+            config.state_dir,
+            batch_events_max=config.process.batch_events_max,
+            snapshot_interval_events=config.process.snapshot_interval_events,
+        )
+        self._realtime = RealtimeRunner(
+            log,
+            self.stores.realtime,
+            events_max=config.realtime.batch_events_max,
+            interval_ms=parse_duration_ms(config.realtime.batch_interval),
+        )
+        self._lake = LakeRunner(
+            log,
+            self.stores.lake,
+            events_max=config.lake.batch_events_max,
+            interval_ms=parse_duration_ms(config.lake.batch_interval),
+        )
+        self._rescue: Rescue | None = None
+        self.query = QueryService(
+            self.stores.realtime,
+            self.stores.lake.source_sql,
+            config.query,
+            window_ms=parse_duration_ms(config.realtime.window),
+            watermark=self.stores.lake.watermark,
+        )
+        self._workers = [
+            Worker("process", self._recover_processor, self.processor.step, self._failed),
+            Worker("realtime", self._realtime.recover, self._step_realtime, self._failed),
+            Worker("lake", self._lake.recover, self._step_lake, self._failed),
+            Worker("rescue", self._recover_rescue, self._step_rescue, self._failed),
+        ]
+        self._upkeep = threading.Thread(target=self._run_upkeep, name="upkeep", daemon=True)
+        self._upkeep_stop = threading.Event()
+
+    def start(self) -> None:
+        """Recover and go live; returns when every worker has recovered, or one has failed for good."""
+        for worker in self._workers:
+            worker.start()
+        for worker in self._workers:
+            while not worker.recovered.wait(0.05) and self.fatal is None:
+                continue
+        self._upkeep.start()
+
+    def _failed(self, name: str, error: Exception) -> None:
+        self.fatal = (name, error)
+        self.stopped.set()
+
+    def _recover_processor(self) -> None:
+        recovery = self.processor.recover()
+        logger.info(
+            "processor at offset %d: snapshot at %d, %d events folded in %.2f s",
+            recovery.committed_offset, recovery.snapshot_offset, recovery.events_folded, recovery.seconds,
+        )  # fmt: skip
+
+    def _recover_rescue(self) -> None:
+        self._rescue = Rescue(
+            self.stores.log, self.stores.realtime, batch_events_max=self.config.process.batch_events_max
+        )
+
+    def _step_rescue(self, timeout_s: float) -> int:
+        return self._rescue.step(timeout_s) if self._rescue is not None else 0
+
+    def _step_realtime(self, timeout_s: float) -> int:
+        return self._realtime.step(timeout_s, flush=self._flush)
+
+    def _step_lake(self, timeout_s: float) -> int:
+        return self._lake.step(timeout_s, flush=self._flush)
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Nothing is consumed inside the block; ingest goes on."""
+        with contextlib.ExitStack() as stack:
+            for worker in self._workers:
+                stack.enter_context(worker.pause())
+            yield
+
+    def audit(self) -> Audit:
+        """The ledger's proof, with all consumers paused."""
+        with self.quiet():
+            return self.stores.audit()
+
+    def in_flight(self) -> dict[str, int]:
+        """Events that each consumer has still to take."""
+        return {group: self.stores.log.lag(group, topic, 0) for group, topic in _CONSUMERS}
+
+    def status(self) -> dict[str, Any]:
+        """Totals and lags; cheap."""
+        totals = dict.fromkeys((str(hop) for hop in Hop), 0)
+        for count in self.stores.log.ledger():
+            totals[count.hop] += count.events
+        lags = self.in_flight()
+        return {"ledger": totals, "lag": lags, "in_flight": sum(lags.values()), "pressure": self.stores.log.pressure()}
+
+    def _run_upkeep(self) -> None:
+        compacted = time.monotonic()
+        every_s = parse_duration_ms(self.config.lake.compact_interval) / 1000
+        while not self._upkeep_stop.wait(min(_UPKEEP_S, every_s)):
+            try:
+                self.trim_log()
+                if time.monotonic() - compacted >= every_s:
+                    compacted = time.monotonic()
+                    self.compact()
+            except Exception:
+                logger.exception("upkeep failed; it is tried again")
+
+    def trim_log(self) -> None:
+        """Drop what the log's retention allows."""
+        now, log = now_ms(), self.config.log
+        for topic in Topic:
+            retention = log.dead_retention if topic is Topic.DEAD else log.retention
+            self.stores.log.trim(topic, 0, now - parse_duration_ms(retention))
+
+    def compact(self) -> Any:
+        """Compact the lake."""
+        gap_ms = parse_duration_ms(self.config.process.session_gap)
+        return compact(self.stores.lake, gap_ms=gap_ms, now_ms=now_ms())
+
+    def wait_stored(self, timeout_s: float) -> bool:
+        """Wait until everything on the log stands in both stores."""
+        return self.stores.log.wait_consumed(_CONSUMERS, timeout_s)
+
+    def drain(self) -> bool:
+        """Store all that the log holds, take a snapshot, stop; false when something is left on the log for next time."""
+        self._flush = True
+        done = self.fatal is None and self.wait_stored(_DRAIN_S)
+        self._upkeep_stop.set()
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.join()
+        if self._upkeep.is_alive():
+            self._upkeep.join()
+        if self.fatal is None:
+            self.processor.snapshot(wait=True)
+        self.processor.close()
+        self.query.close()
+        self.stores.close()
+        return done
