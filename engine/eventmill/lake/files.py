@@ -27,7 +27,7 @@ from pyiceberg.typedef import Record
 from eventmill.core.errors import StoreError
 from eventmill.core.schema import EVENT
 from eventmill.kernels.partition import OVERFLOW
-from eventmill.lake.table import BOUNDED, COLUMNS, DATE, GROUP, Lake
+from eventmill.lake.table import BOUNDED, COLUMNS, DATE, Kind, Lake
 
 DAY_MS: Final = 86_400_000
 ROW_GROUP: Final = 131_072
@@ -108,9 +108,8 @@ def _by_cell(cells: Indices, of_day: Indices) -> tuple[Indices, Indices, Indices
 class FileWriter:
     """Writes data files of a table; safe to share between threads."""
 
-    def __init__(self, lake: Lake, table: Table, prefix: str) -> None:
+    def __init__(self, lake: Lake, table: Table) -> None:
         self._lake = lake
-        self._prefix = prefix
         self._spec_id = table.metadata.default_spec_id
         self._plan = compute_statistics_plan(table.schema(), table.metadata.properties)
         self._ids = parquet_path_to_id_mapping(table.schema())
@@ -118,12 +117,12 @@ class FileWriter:
     def write_all(self, batch: pa.RecordBatch, slices: list[Slice], paths: set[str]) -> list[DataFile]:
         """A file for each slice, on two threads. Every path is added to ``paths`` before its file is begun."""
         run = uuid.uuid4().hex
-        encoded = _encoded(batch)
+        narrow = encoded(batch)
 
         def one(numbered: tuple[int, Slice]) -> DataFile:
             number, part = numbered
-            rows = encoded.take(pa.array(part.rows))
-            return self.write(rows, part.date, part.group, f"{run}-{number:05d}", paths)
+            rows = narrow.take(pa.array(part.rows))
+            return self.write(rows, part.date, part.group, f"{Kind.APPENDED}-{run}-{number:05d}", paths)
 
         # The largest first, so that the threads end together.
         by_size = sorted(enumerate(slices), key=lambda numbered: -len(numbered[1].rows))
@@ -131,10 +130,13 @@ class FileWriter:
             return list(pool.map(one, by_size))
 
     def write(self, rows: pa.RecordBatch | pa.Table, date: int, group: str, name: str, paths: set[str]) -> DataFile:
-        """One file of rows with EVENT's columns, which are by event time already. Raises ``StoreError``."""
+        """One file of rows with EVENT's columns, which are by event time already.
+
+        ``name`` begins with a ``Kind``. Raises ``StoreError``.
+        """
         # The name of the group, which the client chose, is not in the path.
         folder = np.datetime64(date, "D").astype(str)
-        location = self._lake.data_location(f"{folder}/{self._prefix}-{name}.parquet")
+        location = self._lake.data_location(f"{folder}/{name}.parquet")
         path = Path(self._lake.local(location))
         paths.add(str(path))
         collected: list[Any] = []
@@ -158,7 +160,7 @@ class FileWriter:
         )  # fmt: skip
 
 
-def _encoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+def encoded(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with its columns of few values as dictionaries: to gather numbers is cheaper than strings."""
     columns = [
         pc.dictionary_encode(column) if field.name in _FEW else column

@@ -15,7 +15,9 @@ PREFIX: Final = "eventmill."
 OFFSET: Final = "eventmill.offset."
 GROUP: Final = "eventmill.group"
 RECEIVED_THROUGH: Final = "eventmill.received_through"
+#: The snapshot that the newest compaction read, and when (ms since the epoch).
 COMPACTED_THROUGH: Final = "eventmill.compacted_through"
+COMPACTED_AT: Final = "eventmill.compacted_at"
 
 
 def key(topic: str, partition: int) -> str:

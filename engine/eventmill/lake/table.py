@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,11 +33,13 @@ from eventmill.lake.storage import ACTUAL, RECORDED, FolderIO, recorded_folder
 NAME: Final = ("eventmill", "events")
 DATE: Final = "event_date"
 GROUP: Final = "event_group"
+#: The table's property with the exact duplicates removed, per hour of ``received_at``: JSON {ms: rows}.
+REMOVED: Final = "eventmill.removed"
 _ATTEMPTS: Final = 100
 _MILLISECONDS: Final = pa.timestamp("ms", tz="UTC")
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
 #: Columns with minimum and maximum in files and manifests. The others' would cost more than the writing itself.
-BOUNDED: Final = (DATE, GROUP, "timestamp", "received_at", "flags")
+BOUNDED: Final = (DATE, GROUP, "timestamp", "received_at")
 
 _PROPERTIES: Final = {
     # Retrying is ours: pyiceberg's own retry would append again without looking at the offsets.
@@ -73,11 +77,25 @@ def _iceberg_schema() -> Schema:
 
 COLUMNS: Final = arrow_schema()
 _TIMESTAMP_ID: Final = COLUMNS.get_field_index("timestamp") + 1
-_FLAGS_ID: Final = COLUMNS.get_field_index("flags") + 1
+
+
+def removed_by_hour(table: Table) -> dict[int, int]:
+    """Exact duplicates that compaction has removed, per hour of ``received_at`` (its start, ms since the epoch)."""
+    return {int(hour): count for hour, count in json.loads(table.metadata.properties.get(REMOVED, "{}")).items()}
 
 
 class CommitUnknown(StoreError):
     """Whether a commit has landed could not be found out, so its files must stay."""
+
+
+class Kind(StrEnum):
+    """What a data file's name begins with."""
+
+    APPENDED = "appended"
+    #: Written by compaction.
+    COMPACTED = "compacted"
+    #: Written by compaction, with rows that are to be enriched again.
+    FLAGGED = "flagged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +112,6 @@ class LiveFile:
     rows: int
     start_ms: int
     end_ms: int
-    flags_max: int
 
     @property
     def location(self) -> str:
@@ -102,9 +119,14 @@ class LiveFile:
         return str(self.data_file.file_path)
 
     @property
+    def kind(self) -> Kind:
+        """Who wrote it."""
+        return Kind(Path(self.path).name.partition("-")[0])
+
+    @property
     def appended(self) -> bool:
-        """Whether an append wrote it, and no compaction has been over it."""
-        return not Path(self.path).name.startswith("compacted-")
+        """Whether no compaction has been over it."""
+        return self.kind is Kind.APPENDED
 
 
 class Lake:
@@ -226,7 +248,6 @@ class Lake:
             file.partition[0], file.partition[1], file.record_count,
             from_bytes(TimestamptzType(), lower[_TIMESTAMP_ID]) // 1000,
             from_bytes(TimestamptzType(), upper[_TIMESTAMP_ID]) // 1000,
-            from_bytes(IntegerType(), upper[_FLAGS_ID]),
         )  # fmt: skip
 
     def group_of(self, name: str) -> str:

@@ -29,7 +29,7 @@ class LakeWriter:
         self.lake = lake
         self._topic, self._partition = str(topic), partition
         self._checkpoint = checkpoint
-        self._files = FileWriter(lake, lake.load(), "appended")
+        self._files = FileWriter(lake, lake.load())
 
     def committed_offset(self) -> int:
         """The next offset to store."""

@@ -1,0 +1,255 @@
+"""Compaction: few large files, no duplicates, exact sessions, in one commit.
+
+It reads the snapshot that it finds, writes new files beside the old ones, and replaces exactly the files that it read.
+Appends that land meanwhile stay, and wait for the next run: which files a compaction has been over shows in their names.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table, Transaction
+
+from eventmill.core.errors import StateError, StoreError
+from eventmill.core.frame import to_batch
+from eventmill.core.schema import EVENT, Flag
+from eventmill.lake import offsets
+from eventmill.lake.duplicates import by_hour, duplicates
+from eventmill.lake.files import DAY_MS, FileWriter, Indices, encoded, read, remove, require
+from eventmill.lake.lock import exclusive
+from eventmill.lake.recompute import changed_sessions
+from eventmill.lake.table import REMOVED, CommitUnknown, Kind, Lake, LiveFile, removed_by_hour
+
+#: A file of fewer rows is merged again when its partition is written to.
+MERGE_ROWS: Final = 250_000
+#: Files grow no larger than this by merging.
+FILE_ROWS_MAX: Final = 1_000_000
+FILE_BYTES_MAX: Final = 1 << 30
+_REMOVED_HOURS_MAX: Final = 10_000
+
+Enrich = Callable[[pa.RecordBatch], pa.RecordBatch]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """What a compaction did. ``snapshot_id`` is null when there was nothing to do."""
+
+    snapshot_id: int | None = None
+    files_read: int = 0
+    files_written: int = 0
+    rows_read: int = 0
+    duplicates: int = 0
+    sessions_changed: int = 0
+    enriched: int = 0
+    dates: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to change: per index of ``files``, rows to remove and new session ids."""
+
+    files: list[LiveFile]
+    removed: dict[int, Indices]
+    sessions: dict[int, tuple[Indices, Indices]]
+    dates: set[int]
+    packs: list[list[int]] = field(default_factory=list)
+    enriched: int = 0
+
+    @property
+    def replaced(self) -> list[LiveFile]:
+        """The files that go."""
+        return [self.files[index] for pack in self.packs for index in pack]
+
+
+def compact(
+    lake: Lake,
+    *,
+    gap_ms: int,
+    now_ms: int,
+    progress: Progress = lambda _done, _total: None,
+    enrich: Enrich | None = None,
+    checkpoint: Callable[[str], None] = lambda _: None,
+) -> CompactReport:
+    """Compact what was appended since the last time. ``progress`` is told rows done and rows in all.
+
+    ``gap_ms`` is the sessions' gap; ``enrich`` gets the rows whose dimensions are unknown (EVENT) and gives them back, in
+    any order; ``now_ms`` goes into the snapshot's summary. Raises ``DataFolderBusy`` when another compaction runs,
+    ``StateError`` when one has replaced the files that this one read, ``StoreError`` when the store fails; the table is as
+    before then.
+    """
+    with exclusive(lake.folder), lake.in_flight() as paths:
+        table = lake.load()
+        snapshot = table.current_snapshot()
+        if snapshot is None:
+            return CompactReport()
+        offsets.carried(snapshot)
+        plan = _plan(lake.live_files(table), gap_ms, enrich)
+        if not plan.packs:
+            return CompactReport()
+        try:
+            files = _write(lake, table, plan, enrich, paths, progress)
+            checkpoint("files written")
+            entries = {offsets.COMPACTED_THROUGH: str(snapshot.snapshot_id), offsets.COMPACTED_AT: str(now_ms)}
+            hours = by_hour(plan.files, plan.removed)
+
+            def stage(newest: Table, transaction: Transaction) -> int:
+                require(paths)
+                checkpoint("before commit")
+                return _stage(lake, newest, transaction, plan.replaced, files, entries, hours)
+
+            snapshot_id = lake.commit(stage)
+        except CommitUnknown:
+            raise
+        except Exception:
+            remove(paths)
+            raise
+        checkpoint("committed")
+    return CompactReport(
+        snapshot_id, len(plan.replaced), len(files), sum(file.rows for file in plan.replaced),
+        sum(map(len, plan.removed.values())), sum(len(rows) for rows, _ in plan.sessions.values()), plan.enriched,
+        tuple(sorted(plan.dates)),
+    )  # fmt: skip
+
+
+def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None) -> _Plan:
+    new = {index for index, file in enumerate(files) if file.appended}
+    dates = {files[index].date for index in new}
+    removed = duplicates(files, dates) if new else {}
+    # A removed row may have held a session together that reaches into the next date.
+    reach = range(gap_ms // DAY_MS + 2)
+    dates |= {files[index].date + days for index in removed for days in reach}
+    sessions = changed_sessions(files, removed, dates, gap_ms) if new else {}
+    chosen = new | set(removed) | set(sessions)
+    if enrich is not None:
+        flagged = (index for index, file in enumerate(files) if file.kind is Kind.FLAGGED and index not in chosen)
+        chosen |= {index for index in flagged if _enrich(read(files[index].path), enrich)[1]}
+    return _Plan(files, removed, sessions, dates, _packs(files, chosen))
+
+
+def _packs(files: list[LiveFile], chosen: set[int]) -> list[list[int]]:
+    """Which files become one: of a partition the chosen ones and the small ones, by time, up to the limits."""
+    partitions: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for index, file in enumerate(files):
+        partitions[file.date, file.group].append(index)
+    packs = []
+    for members in partitions.values():
+        if chosen.isdisjoint(members):
+            continue
+        taken = [index for index in members if index in chosen or files[index].rows < MERGE_ROWS]
+        pack: list[int] = []
+        rows = size = 0
+        for index in sorted(taken, key=lambda index: files[index].start_ms):
+            more = _uncompressed(files[index])
+            if pack and (rows + files[index].rows > FILE_ROWS_MAX or size + more > FILE_BYTES_MAX):
+                packs.append(pack)
+                pack, rows, size = [], 0, 0
+            pack.append(index)
+            rows, size = rows + files[index].rows, size + more
+        packs.append(pack)
+    return packs
+
+
+def _uncompressed(file: LiveFile) -> int:
+    try:
+        metadata = pq.read_metadata(file.path)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"cannot read the lake's file {file.path}: {error}; restore it from a backup") from error
+    return sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+
+
+def _write(
+    lake: Lake, table: Table, plan: _Plan, enrich: Enrich | None, paths: set[str], progress: Progress
+) -> list[DataFile]:
+    writer = FileWriter(lake, table)
+    run = uuid.uuid4().hex
+    total = sum(file.rows for file in plan.replaced)
+    done = 0
+    written = []
+    progress(done, total)
+    for number, pack in enumerate(plan.packs):
+        rows = pa.concat_tables([_rows(plan, index) for index in pack])
+        done += sum(plan.files[index].rows for index in pack)
+        if rows.num_rows:
+            if enrich is not None:
+                rows, count = _enrich(rows, enrich)
+                plan.enriched += count
+            kind = Kind.FLAGGED if pc.any(_unknown(rows)).as_py() else Kind.COMPACTED
+            order = np.argsort(rows.column("timestamp").cast(pa.int64()).to_numpy(), kind="stable")
+            ordered = encoded(to_batch(rows)).take(pa.array(order))
+            first = plan.files[pack[0]]
+            written.append(writer.write(ordered, first.date, first.group, f"{kind}-{run}-{number:05d}", paths))
+        progress(done, total)
+    return written
+
+
+def _rows(plan: _Plan, index: int) -> pa.Table:
+    """A file's rows as they are to be."""
+    rows = read(plan.files[index].path)
+    if index in plan.sessions:
+        sessions = rows.column("session_id").to_numpy().copy()
+        at, ids = plan.sessions[index]
+        sessions[at] = ids
+        rows = rows.set_column(EVENT.get_field_index("session_id"), EVENT.field("session_id"), pa.array(sessions))
+    if index in plan.removed:
+        keep = np.ones(rows.num_rows, np.bool_)
+        keep[plan.removed[index]] = False
+        rows = rows.filter(pa.array(keep))
+    return rows
+
+
+def _unknown(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.not_equal(pc.bit_wise_and(rows.column("flags"), int(Flag.DIMENSIONS_UNKNOWN)), 0)
+
+
+def _enrich(rows: pa.Table, enrich: Enrich) -> tuple[pa.Table, int]:
+    """The rows, those of unknown dimensions enriched again, and how many are known now."""
+    unknown = _unknown(rows)
+    before = pc.sum(unknown).as_py() or 0
+    if not before:
+        return rows, 0
+    again = pa.Table.from_batches([enrich(to_batch(rows.filter(unknown)))]).select(EVENT.names).cast(EVENT)
+    if again.num_rows != before:
+        raise StoreError(f"enriching gave {again.num_rows} rows for {before}; it must give every row back")
+    known = before - (pc.sum(_unknown(again)).as_py() or 0)
+    return pa.concat_tables([rows.filter(pc.invert(unknown)), again]), known
+
+
+def _stage(
+    lake: Lake,
+    table: Table,
+    transaction: Transaction,
+    replaced: list[LiveFile],
+    files: Iterable[DataFile],
+    entries: dict[str, str],
+    hours: Counter[int],
+) -> int:
+    """Stage the replacement on the newest snapshot, whose entries are copied forward."""
+    live = {file.location for file in lake.live_files(table)}
+    if not live.issuperset(file.location for file in replaced):
+        raise StateError("another compaction has replaced files that this one read; nothing was changed, run it again")
+    if hours:
+        counts = Counter(removed_by_hour(table))
+        counts.update(hours)
+        newest = dict(sorted(counts.items())[-_REMOVED_HOURS_MAX:])
+        transaction.set_properties({REMOVED: json.dumps(newest)})
+    summary = {**offsets.carried(table.current_snapshot()), **entries}
+    with transaction.update_snapshot(snapshot_properties=summary).overwrite() as overwrite:
+        # Else a filter of one term for each partition would be evaluated for every manifest.
+        overwrite.delete_by_predicate(AlwaysTrue())
+        for old in replaced:
+            overwrite.delete_data_file(old.data_file)
+        for new in files:
+            overwrite.append_data_file(new)
+    return int(overwrite.snapshot_id)
