@@ -10,8 +10,8 @@ import json
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,9 @@ from eventmill.core.schema import EVENT, Flag
 from eventmill.lake import offsets
 from eventmill.lake.duplicates import by_hour, duplicates
 from eventmill.lake.files import DAY_MS, FileWriter, Indices, encoded, read, remove, require
+from eventmill.lake.iceberg import REMOVED, CommitUnknown, Kind, LakeTable, LiveFile, removed_by_hour
 from eventmill.lake.lock import exclusive
 from eventmill.lake.recompute import changed_sessions
-from eventmill.lake.table import REMOVED, CommitUnknown, Kind, Lake, LiveFile, removed_by_hour
 
 #: A file of fewer rows is merged again when its partition is written to.
 MERGE_ROWS: Final = 250_000
@@ -44,7 +44,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What a compaction did. ``snapshot_id`` is null when there was nothing to do."""
+    """What a compaction did. ``snapshot_id`` is null when there was nothing to do; ``dates`` are those computed anew."""
 
     snapshot_id: int | None = None
     files_read: int = 0
@@ -53,7 +53,11 @@ class CompactReport:
     duplicates: int = 0
     sessions_changed: int = 0
     enriched: int = 0
-    dates: tuple[int, ...] = ()
+    dates: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines."""
+        return asdict(self)
 
 
 @dataclass(slots=True)
@@ -74,7 +78,7 @@ class _Plan:
 
 
 def compact(
-    lake: Lake,
+    lake: LakeTable,
     *,
     gap_ms: int,
     now_ms: int,
@@ -119,7 +123,7 @@ def compact(
     return CompactReport(
         snapshot_id, len(plan.replaced), len(files), sum(file.rows for file in plan.replaced),
         sum(map(len, plan.removed.values())), sum(len(rows) for rows, _ in plan.sessions.values()), plan.enriched,
-        tuple(sorted(plan.dates)),
+        tuple(np.array(sorted(plan.dates), "datetime64[D]").astype(str).tolist()),
     )  # fmt: skip
 
 
@@ -170,7 +174,7 @@ def _uncompressed(file: LiveFile) -> int:
 
 
 def _write(
-    lake: Lake, table: Table, plan: _Plan, enrich: Enrich | None, paths: set[str], progress: Progress
+    lake: LakeTable, table: Table, plan: _Plan, enrich: Enrich | None, paths: set[str], progress: Progress
 ) -> list[DataFile]:
     writer = FileWriter(lake, table)
     run = uuid.uuid4().hex
@@ -227,7 +231,7 @@ def _enrich(rows: pa.Table, enrich: Enrich) -> tuple[pa.Table, int]:
 
 
 def _stage(
-    lake: Lake,
+    lake: LakeTable,
     table: Table,
     transaction: Transaction,
     replaced: list[LiveFile],

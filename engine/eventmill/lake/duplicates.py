@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from eventmill.core.errors import StoreError
 from eventmill.lake.files import Indices, read, stream
-from eventmill.lake.table import LiveFile
+from eventmill.lake.iceberg import LiveFile
 
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 HOUR_MS: Final = 3_600_000

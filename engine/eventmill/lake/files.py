@@ -27,7 +27,7 @@ from pyiceberg.typedef import Record
 from eventmill.core.errors import StoreError
 from eventmill.core.schema import EVENT
 from eventmill.kernels.partition import OVERFLOW
-from eventmill.lake.table import BOUNDED, COLUMNS, DATE, Kind, Lake
+from eventmill.lake.iceberg import BOUNDED, COLUMNS, DATE, Kind, LakeTable
 
 DAY_MS: Final = 86_400_000
 ROW_GROUP: Final = 131_072
@@ -108,7 +108,7 @@ def _by_cell(cells: Indices, of_day: Indices) -> tuple[Indices, Indices, Indices
 class FileWriter:
     """Writes data files of a table; safe to share between threads."""
 
-    def __init__(self, lake: Lake, table: Table) -> None:
+    def __init__(self, lake: LakeTable, table: Table) -> None:
         self._lake = lake
         self._spec_id = table.metadata.default_spec_id
         self._plan = compute_statistics_plan(table.schema(), table.metadata.properties)

@@ -30,13 +30,18 @@ def carried(snapshot: Any) -> dict[str, str]:
     if snapshot is None:
         return {}
     ours = {name: value for name, value in _entries(snapshot).items() if name.startswith(PREFIX)}
-    if not any(name.startswith(OFFSET) for name in ours):
+    if not has_offsets(snapshot):
         raise StateError(
             f"snapshot {snapshot.snapshot_id} of the lake carries no offsets, so nothing tells which events it holds: "
             "something else than Eventmill has written to the table. Roll the table back to its newest snapshot that has "
             "eventmill.offset entries in its summary"
         )
     return ours
+
+
+def has_offsets(snapshot: Any) -> bool:
+    """Whether the snapshot says how far the lake is."""
+    return any(name.startswith(OFFSET) for name in _entries(snapshot))
 
 
 def committed(snapshot: Any, topic: str, partition: int) -> int:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from eventmill.core.errors import StoreError
 from eventmill.kernels.sessionize import sessions_exact
 from eventmill.lake.files import DAY_MS, Indices
-from eventmill.lake.table import LiveFile
+from eventmill.lake.iceberg import LiveFile
 
 #: Rows whose keys are held in memory at once; more are computed device by device bucket.
 ROWS_MAX: Final = 8_000_000

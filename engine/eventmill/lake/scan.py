@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmill.core.errors import StoreError
+from eventmill.core.errors import QueryError
+from eventmill.core.schema import Flag
 from eventmill.lake.duplicates import HOUR_MS, contains, mixed, repeated, words
 from eventmill.lake.files import DAY_MS, read, stream
-from eventmill.lake.table import Lake, LiveFile, removed_by_hour
+from eventmill.lake.iceberg import LakeTable, LiveFile, removed_by_hour
 
 #: Rows whose ids are compared at once, at 8 bytes each; a lake of more is read several times.
 ROWS_MAX: Final = 50_000_000
+_SHOWN: Final = ["event", "timestamp", "received_at", "session_id", "flags"]
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 Words = npt.NDArray[np.uint64]
 
 
-@dataclass(frozen=True, slots=True)
-class HourCount:
+class HourCount(NamedTuple):
     """One hour of ``received_at`` (``hour``: its start, ms since the epoch): rows, distinct event ids, and exact
     duplicates that compaction removed."""
 
@@ -32,7 +34,7 @@ class HourCount:
     removed: int
 
 
-def counts_by_hour(lake: Lake, *, rows_max: int = ROWS_MAX) -> list[HourCount]:
+def counts_by_hour(lake: LakeTable, *, rows_max: int = ROWS_MAX) -> list[HourCount]:
     """Every hour of the newest snapshot, counted in the data files."""
     table = lake.load()
     files = lake.live_files(table)
@@ -78,27 +80,42 @@ def _repeats(files: list[LiveFile], suspects: dict[int, Words]) -> Counter[int]:
     )
 
 
-def find(lake: Lake, event_id: bytes, around: int | None = None) -> list[dict[str, Any]]:
-    """Every row with that id: EVENT's columns, and ``file``, ``snapshot_id``, ``committed_at`` (ms since the epoch).
+def find(lake: LakeTable, event_id: bytes, around_ms: int | None = None) -> list[dict[str, Any]]:
+    """Every row with that id, and where it lies.
 
-    The snapshot is the one that wrote the file (an append, or a later compaction); when it was committed is null once it
-    has expired. ``around`` (ms since the epoch) limits the search to files with event times within a day of it.
+    ``file`` and ``snapshot_id`` (the append, or the later compaction, that wrote the file), ``at_ms`` (when that was
+    committed; null once the snapshot has expired), and of the row ``event``, ``timestamp_ms``, ``received_at_ms``,
+    ``session_id`` and the names of its ``flags``. ``around_ms`` limits the search to files with event times within a day
+    of it.
     """
     if len(event_id) != 16:
-        raise StoreError(f"an event id has 16 bytes, not {len(event_id)}")
+        raise QueryError(f"an event id has 16 bytes, not {len(event_id)}")
     table = lake.load()
     wanted = pa.scalar(event_id, pa.binary(16))
     found = []
     for file in lake.live_files(table):
-        if around is not None and not file.start_ms - DAY_MS <= around <= file.end_ms + DAY_MS:
+        if around_ms is not None and not file.start_ms - DAY_MS <= around_ms <= file.end_ms + DAY_MS:
             continue
         matches = np.flatnonzero(np.asarray(pc.equal(read(file.path, ["event_id"]).column(0), wanted)))
         if len(matches):
             snapshot = table.snapshot_by_id(file.snapshot_id)
-            place = {
-                "file": file.path,
-                "snapshot_id": file.snapshot_id,
-                "committed_at": None if snapshot is None else snapshot.timestamp_ms,
-            }
-            found += [row | place for row in read(file.path).take(pa.array(matches)).to_pylist()]
+            rows = read(file.path, _SHOWN).take(pa.array(matches)).to_pylist()
+            found += [_place(row, file, None if snapshot is None else snapshot.timestamp_ms) for row in rows]
     return found
+
+
+def _place(row: dict[str, Any], file: LiveFile, at_ms: int | None) -> dict[str, Any]:
+    return {
+        "at_ms": at_ms,
+        "file": file.path,
+        "snapshot_id": file.snapshot_id,
+        "event": row["event"],
+        "timestamp_ms": _ms(row["timestamp"]),
+        "received_at_ms": _ms(row["received_at"]),
+        "session_id": row["session_id"],
+        "flags": [flag.name for flag in Flag(row["flags"])],
+    }
+
+
+def _ms(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -9,10 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.table import Table, Transaction
 
-from eventmill.core.schema import Topic
 from eventmill.lake import offsets
 from eventmill.lake.files import FileWriter, partition, remove, require
-from eventmill.lake.table import CommitUnknown, Lake
+from eventmill.lake.iceberg import CommitUnknown, LakeTable
 
 
 class LakeWriter:
@@ -20,10 +19,10 @@ class LakeWriter:
 
     def __init__(
         self,
-        lake: Lake,
+        lake: LakeTable,
         *,
-        topic: str = Topic.ENRICHED,
-        partition: int = 0,
+        topic: str,
+        partition: int,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.lake = lake
@@ -33,7 +32,7 @@ class LakeWriter:
 
     def committed_offset(self) -> int:
         """The next offset to store."""
-        return self.lake.committed_offset(self._topic, self._partition)
+        return offsets.committed(self.lake.load().current_snapshot(), self._topic, self._partition)
 
     def append(self, batch: pa.RecordBatch, *, group: str, from_offset: int, to_offset: int) -> None:
         """Store the rows (EVENT) and the offsets in one commit; a range that is stored already is passed over.

@@ -1,0 +1,302 @@
+"""The Iceberg table: opening it, its live files, and the one way to commit to it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.conversions import from_bytes
+from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, TableAlreadyExistsError
+from pyiceberg.manifest import DataFile
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.sorting import SortField, SortOrder
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import DateType, FixedType, IntegerType, LongType, NestedField, StringType, TimestamptzType
+from sqlalchemy.engine import URL
+
+from eventmill.core.errors import StateError, StoreError
+from eventmill.core.schema import EVENT
+from eventmill.kernels.partition import OVERFLOW, Names
+from eventmill.lake import offsets
+from eventmill.lake.storage import ACTUAL, RECORDED, FolderIO, recorded_folder
+
+NAME: Final = ("eventmill", "events")
+DATE: Final = "event_date"
+GROUP: Final = "event_group"
+#: The table's property with the exact duplicates removed, per hour of ``received_at``: JSON {ms: rows}.
+REMOVED: Final = "eventmill.removed"
+_ATTEMPTS: Final = 100
+_MILLISECONDS: Final = pa.timestamp("ms", tz="UTC")
+_MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
+#: Columns with minimum and maximum in files and manifests. The others' would cost more than the writing itself.
+BOUNDED: Final = (DATE, GROUP, "timestamp", "received_at")
+
+_PROPERTIES: Final = {
+    # Retrying is ours: pyiceberg's own retry would append again without looking at the offsets.
+    "commit.retry.num-retries": "0",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "100",
+    "write.metadata.metrics.default": "none",
+    **{f"write.metadata.metrics.column.{name}": "full" for name in BOUNDED},
+    "write.parquet.compression-codec": "zstd",
+    "write.parquet.compression-level": "1",
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "2",
+}
+
+
+def arrow_schema() -> pa.Schema:
+    """The table's columns as Arrow writes them to Parquet, each with its Iceberg field id."""
+    fields = [pa.field(DATE, pa.date32(), nullable=False), pa.field(GROUP, pa.string(), nullable=False)]
+    fields += [field.with_type(_MICROSECONDS) if field.type == _MILLISECONDS else field for field in EVENT]
+    return pa.schema([field.with_metadata({"PARQUET:field_id": str(i)}) for i, field in enumerate(fields, 1)])
+
+
+def _iceberg_schema() -> Schema:
+    types = {
+        pa.date32(): DateType(), pa.string(): StringType(), pa.binary(16): FixedType(16),
+        _MICROSECONDS: TimestamptzType(), pa.int64(): LongType(), pa.int32(): IntegerType(),
+    }  # fmt: skip
+    return Schema(
+        *(
+            NestedField(i, field.name, types[field.type], required=not field.nullable)
+            for i, field in enumerate(arrow_schema(), 1)
+        )
+    )
+
+
+COLUMNS: Final = arrow_schema()
+_TIMESTAMP_ID: Final = COLUMNS.get_field_index("timestamp") + 1
+
+
+def removed_by_hour(table: Table) -> dict[int, int]:
+    """Exact duplicates that compaction has removed, per hour of ``received_at`` (its start, ms since the epoch)."""
+    return {int(hour): count for hour, count in json.loads(table.metadata.properties.get(REMOVED, "{}")).items()}
+
+
+class CommitUnknown(StoreError):
+    """Whether a commit has landed could not be found out, so its files must stay."""
+
+
+class Kind(StrEnum):
+    """What a data file's name begins with."""
+
+    APPENDED = "appended"
+    #: Written by compaction.
+    COMPACTED = "compacted"
+    #: Written by compaction, with rows that are to be enriched again.
+    FLAGGED = "flagged"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFile:
+    """A data file of a snapshot. ``date`` in days since the epoch; ``path`` as it is, ``location`` as recorded;
+    ``start_ms`` and ``end_ms`` are the first and last event time."""
+
+    data_file: DataFile
+    snapshot_id: int
+    sequence: int
+    path: str
+    date: int
+    group: str
+    rows: int
+    start_ms: int
+    end_ms: int
+
+    @property
+    def location(self) -> str:
+        """The path as recorded in the table."""
+        return str(self.data_file.file_path)
+
+    @property
+    def kind(self) -> Kind:
+        """Who wrote it."""
+        return Kind(Path(self.path).name.partition("-")[0])
+
+    @property
+    def appended(self) -> bool:
+        """Whether no compaction has been over it."""
+        return self.kind is Kind.APPENDED
+
+
+class LakeTable:
+    """The table in a folder of its own, made when it is not there. Safe to share between threads and processes.
+
+    The first ``partitions_max`` distinct event names have partitions of their own, all later ones share ``__other__``;
+    the real name stays in ``event``. Raises ``StoreError`` when the folder does not hold a lake that can be read,
+    ``StateError`` when the table's columns are another version's.
+    """
+
+    def __init__(self, folder: Path, partitions_max: int = 1_000) -> None:
+        self.folder = folder.absolute()
+        self.partitions_max = partitions_max
+        self.events = self.folder / "events"
+        self._lock = threading.Lock()
+        self._names: Names | None = None
+        self._in_flight: list[set[str]] = []
+        try:
+            self.events.mkdir(parents=True, exist_ok=True)
+            catalog = self.folder / "catalog.sqlite"
+            self._recorded = recorded_folder(catalog, self.events)
+            self._catalog = SqlCatalog(
+                "eventmill",
+                uri=URL.create("sqlite", database=str(catalog), query={"timeout": "30"}).render_as_string(),
+                **{"py-io-impl": f"{FolderIO.__module__}.{FolderIO.__name__}"},
+                **{RECORDED: self._recorded, ACTUAL: str(self.events)},
+            )
+            self._create()
+        except OSError as error:
+            raise StoreError(f"cannot open the lake in {self.folder}: {error}") from error
+        names = self.load().schema().column_names
+        if names != COLUMNS.names:
+            raise StateError(
+                f"the lake's columns are {', '.join(names)}, this version's {', '.join(COLUMNS.names)}: "
+                "run the version that wrote it, or use another data folder"
+            )
+
+    def _create(self) -> None:
+        if self._catalog.table_exists(NAME):
+            return
+        spec = PartitionSpec(
+            PartitionField(1, 1000, IdentityTransform(), DATE), PartitionField(2, 1001, IdentityTransform(), GROUP)
+        )
+        order = SortOrder(SortField(_TIMESTAMP_ID, IdentityTransform()))
+        try:
+            self._catalog.create_namespace(NAME[0])
+        except NamespaceAlreadyExistsError:
+            pass
+        try:
+            self._catalog.create_table(
+                NAME, _iceberg_schema(), location=self._recorded, partition_spec=spec, sort_order=order,
+                properties=_PROPERTIES,
+            )  # fmt: skip
+        except TableAlreadyExistsError:
+            pass
+
+    def load(self) -> Table:
+        """The table as it is now; a view that does not change."""
+        try:
+            return self._catalog.load_table(NAME)
+        except Exception as error:
+            raise StoreError(f"the lake in {self.folder} does not read: {error}") from error
+
+    def close(self) -> None:
+        """Release the catalog's connections."""
+        self._catalog.close()
+
+    def local(self, location: str) -> str:
+        """The path of a location as recorded."""
+        return FolderIO({RECORDED: self._recorded, ACTUAL: str(self.events)}).local(location)
+
+    def data_location(self, name: str) -> str:
+        """The location to record for a data file ``name``, relative to the data folder."""
+        return f"{self._recorded}/data/{name}"
+
+    def watermark(self) -> int | None:
+        """The newest ``received_at`` (ms since the epoch) appended; null for an empty lake.
+
+        Everything that the log holds before the committed offset is in the lake; an event received earlier can still be
+        on its way, by as much as ingest's and processing's batches last.
+        """
+        return offsets.received_through(self.load().current_snapshot())
+
+    def source_sql(self) -> str | None:
+        """The newest snapshot as a FROM expression for chdb; null while there is none.
+
+        It names one metadata file, so it reads one snapshot whatever is committed meanwhile, and never a file that a
+        commit which failed has left. It stays readable until that snapshot expires.
+        """
+        table = self.load()
+        if table.current_snapshot() is None:
+            return None
+        metadata = self.local(table.metadata_location).removeprefix(f"{self.events}/")
+        folder, file = (text.replace("\\", "\\\\").replace("'", "\\'") for text in (str(self.events), metadata))
+        return f"icebergLocal('{folder}', SETTINGS iceberg_metadata_file_path = '{file}')"
+
+    def live_files(self, table: Table | None = None) -> list[LiveFile]:
+        """The current snapshot's data files, oldest first."""
+        view = table or self.load()
+        snapshot = view.current_snapshot()
+        if snapshot is None:
+            return []
+        found = [
+            self._live_file(entry)
+            for manifest in snapshot.manifests(view.io)
+            for entry in manifest.fetch_manifest_entry(view.io, discard_deleted=True)
+        ]
+        return sorted(found, key=lambda file: (file.sequence, file.location))
+
+    def _live_file(self, entry: Any) -> LiveFile:
+        file = entry.data_file
+        lower, upper = file.lower_bounds, file.upper_bounds
+        return LiveFile(
+            file, entry.snapshot_id, entry.sequence_number, self.local(file.file_path),
+            file.partition[0], file.partition[1], file.record_count,
+            from_bytes(TimestamptzType(), lower[_TIMESTAMP_ID]) // 1000,
+            from_bytes(TimestamptzType(), upper[_TIMESTAMP_ID]) // 1000,
+        )  # fmt: skip
+
+    def group_of(self, name: str) -> str:
+        """The partition's name for events called ``name``."""
+        with self._lock:
+            if self._names is None:
+                self._names = Names(self.partitions_max)
+                for group in sorted({file.group for file in self.live_files()} - {OVERFLOW}):
+                    self._names.bucket(group)
+            return self._names.bucket(name)
+
+    @contextmanager
+    def in_flight(self) -> Iterator[set[str]]:
+        """A set to put paths into that no clean-up in this process removes until the block ends."""
+        mine: set[str] = set()
+        with self._lock:
+            self._in_flight.append(mine)
+        try:
+            yield mine
+        finally:
+            with self._lock:
+                self._in_flight = [paths for paths in self._in_flight if paths is not mine]
+
+    def paths_in_flight(self) -> set[str]:
+        """All of them."""
+        with self._lock:
+            return set().union(*self._in_flight)
+
+    def commit(self, stage: Callable[[Table, Transaction], int | None]) -> int | None:
+        """Commit what ``stage`` puts into the transaction; gives what ``stage`` gives, a snapshot's id.
+
+        ``stage`` sees the newest table and is called again after every commit of someone else's that came between, so it
+        checks everything anew each time; null from it ends without a commit. Raises ``StoreError``; ``CommitUnknown``
+        when not even the outcome can be found out.
+        """
+        for _ in range(_ATTEMPTS):
+            table = self.load()
+            transaction = table.transaction()
+            snapshot_id = stage(table, transaction)
+            if snapshot_id is None:
+                return None
+            try:
+                transaction.commit_transaction()
+            except CommitFailedException:
+                continue
+            except Exception as error:
+                if not self._landed(snapshot_id, error):
+                    raise StoreError(f"the lake took no commit: {error}") from error
+            return snapshot_id
+        raise StoreError(f"the lake's table changed {_ATTEMPTS} times while one commit was tried; stop other writers")
+
+    def _landed(self, snapshot_id: int, cause: Exception) -> bool:
+        try:
+            return self.load().snapshot_by_id(snapshot_id) is not None
+        except StoreError as error:
+            raise CommitUnknown(f"the lake's catalog failed during a commit ({cause}) and after it: {error}") from cause
