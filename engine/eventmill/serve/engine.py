@@ -18,12 +18,12 @@ from eventmill.core.config import Config
 from eventmill.core.schema import Hop, Topic
 from eventmill.lake.compact import compact
 from eventmill.lake.table import Lake
-from eventmill.log.local import LocalLog
 from eventmill.observe.audit import Audit, Stored, balance, flights
 from eventmill.observe.trace import trace
 from eventmill.process.pipeline import Processor, build_stages
 from eventmill.process.rescue import Rescue
 from eventmill.query.service import QueryService
+from eventmill.serve.engine_log import open_log
 from eventmill.serve.worker import Worker
 from eventmill.sinks.realtime.store import RealtimeStore
 from eventmill.sinks.runner import LakeRunner, RealtimeRunner
@@ -38,16 +38,6 @@ _CONSUMERS: Final = (
     (groups.REALTIME, Topic.ENRICHED),
     (groups.LAKE, Topic.ENRICHED),
 )
-
-
-def open_log(config: Config) -> LocalLog:
-    """The data folder's log."""
-    return LocalLog(
-        config.log_dir,
-        prefix=config.log.prefix,
-        size_bytes_max=config.log.size_bytes_max,
-        backlog_events_max=config.log.backlog_events_max,
-    )
 
 
 class Stores:

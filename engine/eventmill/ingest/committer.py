@@ -1,0 +1,148 @@
+"""Group commit: the events of many requests become durable together, and each request is answered after that.
+
+While one group is written, the next one collects. An event name with many events in the group gets a frame of its own,
+keyed by the name; all others share one frame, since a frame costs some kilobytes whatever it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import pyarrow as pa
+
+from eventmill._native.decode import Decoder
+from eventmill.core import frame, ledger
+from eventmill.core.clock import parse_duration_ms
+from eventmill.core.config import HttpConfig, IngestConfig
+from eventmill.core.errors import LogUnavailable
+from eventmill.core.log import Frame, Log
+from eventmill.core.schema import Hop, Topic
+from eventmill.kernels.partition import Partitioner
+from eventmill.observe import metrics
+
+_FULL_RETRY_S: Final = 5
+
+
+class _Group:
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class Committer:
+    """Belongs to one event loop."""
+
+    def __init__(self, log: Log, ingest: IngestConfig, http: HttpConfig) -> None:
+        self._log = log
+        self._config = ingest
+        self._limits = {
+            "event_bytes_max": http.event_bytes_max,
+            "event_name_bytes_max": ingest.event_name_bytes_max,
+            "depth_max": ingest.depth_max,
+            "age_max_ms": parse_duration_ms(ingest.age_max),
+        }
+        self._partitioner = Partitioner(ingest.event_names_max)
+        self._interval_s = parse_duration_ms(ingest.commit_interval) / 1000
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._spare: Decoder | None = None
+        self._group = _Group(self._new_decoder())
+        self._writing: _Group | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def _new_decoder(self) -> Decoder:
+        decoder, self._spare = self._spare, None
+        return decoder or Decoder(**self._limits)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The collecting group's decoder; whoever appends to it awaits ``commit`` before yielding to the loop."""
+        return self._group.decoder
+
+    def check_room(self) -> None:
+        """Raises ``LogUnavailable`` while too much waits for its commit."""
+        waiting = self._group.decoder.nbytes
+        if waiting > self._config.pending_bytes_max:
+            raise LogUnavailable(f"{waiting:,} bytes wait for the log (ingest.pending_bytes_max)")
+
+    async def commit(self) -> None:
+        """Wait until what was appended is durable. Raises ``LogUnavailable`` when it is not, and then nothing of it is."""
+        group = self._group
+        metrics.PENDING_BYTES.set(group.decoder.nbytes)
+        if self._writing is None:
+            if group.decoder.rows >= self._config.commit_events_max:
+                self._start()
+            elif self._timer is None:
+                self._timer = self._loop.call_later(self._interval_s, self._start)
+        await asyncio.shield(group.done)
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        group, self._group = self._group, _Group(self._new_decoder())
+        self._writing = group
+        writing = self._loop.run_in_executor(self._pool, self._write, group.decoder)
+        writing.add_done_callback(lambda done: self._written(group, done))
+
+    def _written(self, group: _Group, done: asyncio.Future[None]) -> None:
+        self._writing = None
+        self._spare = group.decoder
+        error = done.exception()
+        if error is None:
+            group.done.set_result(None)
+        else:
+            group.done.set_exception(error)
+            group.done.exception()  # every request of the group may be gone by now
+        waiting = self._group.decoder
+        if waiting.rows or waiting.reject_rows:
+            self._start()
+
+    def _write(self, decoder: Decoder) -> None:
+        started = time.perf_counter()
+        events, rejects = decoder.finish()
+        reason = self._log.pressure()
+        if reason is not None:
+            raise LogUnavailable(reason, _FULL_RETRY_S)
+        frames = self._frames(events)
+        if rejects.num_rows:
+            frames.append(frame.encode(Topic.DEAD, rejects))
+        accepted, rejected = ledger.counts(Hop.ACCEPTED, events), ledger.counts(Hop.REJECTED, rejects)
+        received = ledger.counts(Hop.RECEIVED, events.select(["received_at"]))
+        received += ledger.counts(Hop.RECEIVED, rejects.select(["received_at"]))
+        with self._log.transaction() as transaction:
+            transaction.append(frames)
+            transaction.count(received + accepted + rejected)
+        metrics.COMMIT_SECONDS.observe(time.perf_counter() - started)
+        metrics.COMMIT_EVENTS.observe(events.num_rows)
+        metrics.ACCEPTED.inc(events.num_rows)
+        for count in rejected:
+            metrics.REJECTED.labels(count.reason).inc(count.events)
+
+    def _frames(self, events: pa.RecordBatch) -> list[Frame]:
+        if events.num_rows == 0:
+            return []
+        if events.num_rows < 2 * self._config.frame_events_min:
+            return [frame.encode(Topic.RAW, events)]
+        parts = self._partitioner.split(events)
+        small = [part for _, part in parts if part.num_rows < self._config.frame_events_min]
+        frames = [
+            frame.encode(Topic.RAW, part, key=name)
+            for name, part in parts
+            if part.num_rows >= self._config.frame_events_min
+        ]
+        if small:
+            frames.append(frame.encode(Topic.RAW, frame.to_batch(pa.Table.from_batches(small))))
+        return frames
+
+    async def close(self) -> None:
+        """Wait until all that was appended is written."""
+        while self._writing is not None or self._group.decoder.rows or self._group.decoder.reject_rows:
+            if self._writing is None:
+                self._start()
+            if self._writing is not None:
+                await asyncio.wait([self._writing.done])
+        self._pool.shutdown()

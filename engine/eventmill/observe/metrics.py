@@ -1,0 +1,45 @@
+"""Prometheus metrics, shared by all processes of one ``serve`` through PROMETHEUS_MULTIPROC_DIR.
+
+Labels are bounded: endpoints and reasons are closed sets; event names and ids never become labels.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import REGISTRY as PROCESS_REGISTRY
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+REQUESTS: Final = Counter("eventmill_requests", "Requests answered", ["endpoint", "status"])
+ACCEPTED: Final = Counter("eventmill_events_accepted", "Events made durable on the log")
+REJECTED: Final = Counter("eventmill_events_rejected", "Events made dead letters at ingest", ["reason"])
+COMMIT_SECONDS: Final = Histogram(
+    "eventmill_commit_seconds",
+    "Duration of a group commit",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2),
+)
+COMMIT_EVENTS: Final = Histogram(
+    "eventmill_commit_events", "Events in a group commit", buckets=(1, 10, 100, 1_000, 10_000, 100_000)
+)
+PENDING_BYTES: Final = Gauge(
+    "eventmill_pending_bytes", "Decoded bytes that wait for their commit", multiprocess_mode="livesum"
+)
+STORED: Final = Counter("eventmill_events_stored", "Events stored", ["store"])
+PROCESSED: Final = Counter("eventmill_events_processed", "Raw events taken by the processor")
+JUDGED: Final = Counter("eventmill_suspects_judged", "Suspects looked up exactly")
+LAG: Final = Gauge(
+    "eventmill_lag_events", "Events a consumer has still to take", ["group"], multiprocess_mode="mostrecent"
+)
+
+
+def render() -> bytes:
+    """All processes' metrics as Prometheus text."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(PROCESS_REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return generate_latest(registry)
