@@ -21,7 +21,15 @@ CURE = "On Debian or Ubuntu: apt-get install -y g++ pkg-config libsimdjson-dev l
 #: extension -> (C and C++ sources, pkg-config packages)
 KERNELS: dict[str, tuple[list[str], list[str]]] = {
     "decode": (
-        ["csrc/decode.cpp", "csrc/decode_columns.cpp", "csrc/timestamp.c", "csrc/uuid.c"],
+        [
+            "csrc/decode.cpp",
+            "csrc/decode_columns.cpp",
+            "csrc/decode_event.cpp",
+            "csrc/decode_row.cpp",
+            "csrc/decode_walk.cpp",
+            "csrc/timestamp.c",
+            "csrc/uuid.c",
+        ],
         ["simdjson", "libxxhash"],
     ),
     "bloom": (["csrc/bloom.c"], ["libxxhash"]),

@@ -1,0 +1,197 @@
+#include "decode_columns.h"
+
+#include <cstdlib>
+#include <new>
+
+namespace em {
+namespace {
+
+constexpr size_t ID_BYTES = 16;
+constexpr size_t TEXT_BYTES_MIN = 1024;
+
+size_t width(Shape shape) {
+    switch (shape) {
+    case Shape::id:
+        return ID_BYTES;
+    case Shape::int64:
+    case Shape::optional_int64:
+        return sizeof(int64_t);
+    case Shape::int32:
+        return sizeof(int32_t);
+    default:
+        return 0;
+    }
+}
+
+bool is_text(Shape shape) {
+    return shape == Shape::text || shape == Shape::optional_text;
+}
+
+bool is_optional(Shape shape) {
+    return shape == Shape::optional_text || shape == Shape::optional_int64;
+}
+
+template <class T> void resize(T *&memory, size_t count) {
+    void *grown = std::realloc(memory, count * sizeof(T));
+    if (!grown)
+        throw std::bad_alloc();
+    memory = static_cast<T *>(grown);
+}
+
+int64_t count_nulls(const uint8_t *valid, size_t rows) {
+    int64_t set = 0;
+    for (size_t i = 0; i < rows / 8; i++)
+        set += __builtin_popcount(valid[i]);
+    if (rows % 8)
+        set += __builtin_popcount(valid[rows / 8] & ((1u << rows % 8) - 1));
+    return (int64_t)rows - set;
+}
+
+/* One column in the consumer's hands. */
+struct Shared {
+    const void *buffers[3];
+};
+
+void release_column(struct ArrowArray *array) {
+    Shared *shared = static_cast<Shared *>(array->private_data);
+    for (const void *buffer : shared->buffers)
+        std::free(const_cast<void *>(buffer));
+    std::free(shared);
+    array->release = nullptr;
+}
+
+/* What the struct array itself owns. */
+struct SharedTable {
+    const void *validity;
+    struct ArrowArray **pointers;
+    struct ArrowArray *children;
+};
+
+void free_table(SharedTable *shared) {
+    if (shared) {
+        std::free(shared->pointers);
+        std::free(shared->children);
+        std::free(shared);
+    }
+}
+
+void release_table(struct ArrowArray *array) {
+    for (int64_t i = 0; i < array->n_children; i++)
+        if (array->children[i]->release)
+            array->children[i]->release(array->children[i]);
+    free_table(static_cast<SharedTable *>(array->private_data));
+    array->release = nullptr;
+}
+
+/* All memory that a hand-over of `count` columns needs, so that it cannot fail half-way. */
+SharedTable *allocate_table(size_t count) {
+    auto *table = static_cast<SharedTable *>(std::calloc(1, sizeof(SharedTable)));
+    if (!table)
+        return nullptr;
+    table->pointers = static_cast<struct ArrowArray **>(std::calloc(count, sizeof(struct ArrowArray *)));
+    table->children = static_cast<struct ArrowArray *>(std::calloc(count, sizeof(struct ArrowArray)));
+    size_t done = 0;
+    if (table->pointers && table->children)
+        while (done < count && (table->children[done].private_data = std::calloc(1, sizeof(Shared))))
+            done++;
+    if (done == count)
+        return table;
+    while (done-- > 0)
+        std::free(table->children[done].private_data);
+    free_table(table);
+    return nullptr;
+}
+
+} // namespace
+
+TableBase::~TableBase() {
+    for (size_t i = 0; i < count_; i++) {
+        std::free(columns_[i].offsets);
+        std::free(columns_[i].data);
+        std::free(columns_[i].valid);
+    }
+}
+
+void TableBase::grow_rows() {
+    size_t grown = row_capacity_ ? row_capacity_ * 2 : first_rows_;
+    for (size_t i = 0; i < count_; i++) {
+        Column &c = columns_[i];
+        if (is_optional(c.shape))
+            resize(c.valid, grown / 8 + 1);
+        if (!is_text(c.shape)) {
+            resize(c.data, grown * width(c.shape));
+            continue;
+        }
+        resize(c.offsets, grown + 1);
+        if (row_capacity_ == 0)
+            c.offsets[0] = 0;
+        if (!c.data) {
+            size_t first = c.first_capacity < TEXT_BYTES_MIN ? TEXT_BYTES_MIN : c.first_capacity;
+            resize(c.data, first);
+            c.capacity = first;
+        }
+    }
+    row_capacity_ = grown;
+}
+
+void TableBase::grow_text(Column &c, size_t used, size_t more) {
+    if (more > COLUMN_BYTES_MAX || used + more > COLUMN_BYTES_MAX)
+        throw TooLarge{};
+    size_t grown = c.capacity * 2 > used + more ? c.capacity * 2 : used + more;
+    resize(c.data, grown);
+    c.capacity = grown;
+}
+
+size_t TableBase::nbytes() const {
+    size_t total = 0;
+    if (row_capacity_ == 0)
+        return 0;
+    for (size_t i = 0; i < count_; i++) {
+        const Column &c = columns_[i];
+        total += is_text(c.shape) ? (size_t)c.offsets[rows] + rows * sizeof(int32_t) : rows * width(c.shape);
+        total += is_optional(c.shape) ? rows / 8 : 0;
+    }
+    return total;
+}
+
+void TableBase::hand_over(struct ArrowArray *out) {
+    if (row_capacity_ == 0)
+        grow_rows();
+    SharedTable *table = allocate_table(count_);
+    if (!table)
+        throw std::bad_alloc();
+    for (size_t i = 0; i < count_; i++) {
+        Column &c = columns_[i];
+        struct ArrowArray &array = table->children[i];
+        Shared *shared = static_cast<Shared *>(array.private_data);
+        bool text = is_text(c.shape);
+        shared->buffers[0] = c.valid;
+        shared->buffers[1] = text ? static_cast<const void *>(c.offsets) : c.data;
+        shared->buffers[2] = text ? c.data : nullptr;
+        array.length = (int64_t)rows;
+        array.null_count = c.valid ? count_nulls(c.valid, rows) : 0;
+        array.n_buffers = text ? 3 : 2;
+        array.buffers = shared->buffers;
+        array.release = release_column;
+        table->pointers[i] = &array;
+        /* The next batch is likely as large: no copies while it grows, no pages touched that it does not need. */
+        if (text)
+            c.first_capacity = (size_t)c.offsets[rows] + (size_t)c.offsets[rows] / 8 + COPY_BYTES;
+        c.offsets = nullptr;
+        c.data = nullptr;
+        c.valid = nullptr;
+        c.capacity = 0;
+    }
+    *out = {};
+    out->length = (int64_t)rows;
+    out->n_buffers = 1;
+    out->n_children = (int64_t)count_;
+    out->buffers = &table->validity;
+    out->children = table->pointers;
+    out->release = release_table;
+    out->private_data = table;
+    first_rows_ = (rows + rows / 8 + 64) / 64 * 64;
+    rows = row_capacity_ = 0;
+}
+
+} // namespace em
