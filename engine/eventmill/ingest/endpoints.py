@@ -14,10 +14,10 @@ from eventmill.net.messages import Request, Response
 from eventmill.net.proxy import Proxy
 from eventmill.observe import metrics
 
-#: Path -> the type of event that its body is.
-EVENTS: Final = {
-    "/v1/batch": "batch",
-    "/v1/import": "batch",
+#: Path -> the type of event that its body is; None for a batch.
+EVENTS: Final[dict[str, str | None]] = {
+    "/v1/batch": None,
+    "/v1/import": None,
     **{f"/v1/{kind}": kind for kind in ("track", "screen", "page", "identify", "group", "alias")},
 }
 #: What the engine answers.
@@ -38,9 +38,8 @@ class Endpoints:
     async def handle(self, request: Request) -> Response:
         """Route by path."""
         path = request.path.rstrip("/") or "/"
-        kind = EVENTS.get(path)
-        if kind is not None:
-            response = await self._events(request, kind)
+        if path in EVENTS:
+            response = await self._events(request, EVENTS[path])
             metrics.REQUESTS.labels(path, str(response.status)).inc()
             return response
         if request.path.startswith(FORWARDED):
@@ -54,7 +53,7 @@ class Endpoints:
         known = ", ".join((*EVENTS, "/v1/query/trends", "/v1/query/sql", "/v1/trace/ID", "/v1/status", "/metrics"))
         return Response.error(404, f"there is no {request.path}; there are {known}")
 
-    async def _events(self, request: Request, kind: str) -> Response:
+    async def _events(self, request: Request, kind: str | None) -> Response:
         if request.method != "POST":
             return Response.error(405, "send events by POST", {"Allow": "POST, OPTIONS"})
         header_key = key_of_header(request.headers.get("authorization"))

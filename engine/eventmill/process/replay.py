@@ -75,14 +75,19 @@ def replay_dead(log: Log, ingest: IngestConfig, http: HttpConfig, *, reasons: fr
 
 def _decode(decoder: Decoder, letters: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """The letters as events where they decode, and those that do not, with today's reason."""
-    times = letters.column("received_at").cast(pa.int64())
-    for payload, received_at in zip(letters.column("payload"), times, strict=True):
-        body = b'{"batch":[' + payload.as_py() + b"]}"
+    times = letters.column("received_at").cast(pa.int64()).to_pylist()
+    readable = []
+    for payload, received_at in zip(letters.column("payload").to_pylist(), times, strict=True):
         try:
-            decoder.append(body, received_at.as_py(), "batch")
+            decoder.append(b'{"batch":[' + payload + b"]}", received_at)
+            readable.append(True)
         except BodyError:  # bytes that are no JSON by themselves stay dead under their old reason
-            continue
+            readable.append(False)
     events, rejects = decoder.finish()
+    unreadable = letters.filter(pc.invert(pa.array(readable, pa.bool_())))
     flags = pc.bit_wise_or(events.column("flags"), pa.scalar(int(Flag.REPLAYED), pa.int32()))
     place = events.schema.get_field_index("flags")
-    return events.set_column(place, events.schema.field("flags"), flags), rejects
+    return (
+        events.set_column(place, events.schema.field("flags"), flags),
+        frame.to_batch(pa.Table.from_batches([rejects, frame.conform(unreadable, REJECT)])),
+    )

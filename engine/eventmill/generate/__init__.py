@@ -1,0 +1,1 @@
+"""Believable traffic of a shopping app, the client that sends it, and the truth about it."""
