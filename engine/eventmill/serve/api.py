@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any, Final
 
 from eventmill.core.errors import EventmillError
@@ -33,6 +34,13 @@ class EngineApi:
             if request.path == "/v1/audit":
                 audit = await asyncio.to_thread(self._engine.audit)
                 return Response.json(200, audit.as_dict())
+            if request.path == "/v1/flush" and request.method == "POST":
+                return Response.json(200, {"stored": await asyncio.to_thread(self._engine.flush)})
+            if request.path == "/v1/judge" and request.method == "POST":
+                verdicts = await asyncio.to_thread(self._engine.judge, Path(request.query.get("truth", "")))
+                return Response.json(200, {store: verdict.as_dict() for store, verdict in verdicts.items()})
+            if request.path == "/v1/summary":
+                return Response.json(200, await asyncio.to_thread(self._engine.summary))
             if request.path == "/v1/compact" and request.method == "POST":
                 report = await asyncio.to_thread(self._engine.compact)
                 return Response.json(200, report.as_dict())

@@ -10,12 +10,15 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from eventmill.core import groups
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
 from eventmill.core.schema import Hop, Topic
+from eventmill.generate.oracle import Verdict, judge, stored_rows
+from eventmill.generate.truth import TruthFile
 from eventmill.lake.compact import compact
 from eventmill.lake.table import Lake
 from eventmill.observe.audit import Audit, Stored, balance, flights
@@ -32,12 +35,27 @@ logger = logging.getLogger(__name__)
 
 _UPKEEP_S: Final = 60.0
 _DRAIN_S: Final = 60.0
+_FLUSH_S: Final = 600.0
 _CONSUMERS: Final = (
     (groups.PROCESS, Topic.RAW),
     (groups.RESCUE, Topic.SUSPECTS),
     (groups.REALTIME, Topic.ENRICHED),
     (groups.LAKE, Topic.ENRICHED),
 )
+
+
+_STORED_EVENTS: Final = "SELECT event_id, event, device_id, properties, original_timestamp FROM eventmill.events"
+_TOTALS: Final = """
+    SELECT uniqExact(session_id) AS sessions, uniqExact(device_id) AS devices,
+           quantileExact(0.5)(seconds) AS e2e_seconds_p50, quantileExact(0.99)(seconds) AS e2e_seconds_p99
+    FROM (SELECT session_id, device_id,
+                 (toUnixTimestamp64Milli(inserted_at) - toUnixTimestamp64Milli(received_at)) / 1000 AS seconds
+          FROM eventmill.events)
+"""
+_TOP_EVENTS: Final = """
+    SELECT event::String AS event, count() AS events, uniqExact(device_id) AS devices
+    FROM eventmill.events GROUP BY event ORDER BY events DESC, event LIMIT 10
+"""
 
 
 class Stores:
@@ -59,6 +77,21 @@ class Stores:
     def trace(self, event_id: bytes) -> dict[str, Any]:
         """One event's fate."""
         return trace(event_id, self.log, self.realtime.find, self.lake.find)
+
+    def judge(self, truth: Path) -> dict[str, Verdict]:
+        """The oracle's verdict on both stores by a truth file. Nothing may be consumed meanwhile."""
+        sent = TruthFile(truth).read()
+        columns = ("event_id", "event", "device_id", "properties", "original_timestamp")
+        stored = {
+            "realtime": self.realtime.query_arrow(_STORED_EVENTS),
+            "lake": self.lake.load().scan(selected_fields=columns).to_arrow(),
+        }
+        return {store: judge(sent, stored_rows(rows)) for store, rows in stored.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """Figures of all that is stored."""
+        totals = self.realtime.query_arrow(_TOTALS).to_pylist()[0]
+        return {**totals, "top_events": self.realtime.query_arrow(_TOP_EVENTS).to_pylist()}
 
     def close(self) -> None:
         """Close all three."""
@@ -198,6 +231,23 @@ class Engine:
     def wait_stored(self, timeout_s: float) -> bool:
         """Wait until everything on the log stands in both stores."""
         return self.stores.log.wait_consumed(_CONSUMERS, timeout_s)
+
+    def flush(self) -> bool:
+        """Store what the log holds without waiting for full batches; false when that takes too long."""
+        self._flush = True
+        try:
+            return self.wait_stored(_FLUSH_S)
+        finally:
+            self._flush = False
+
+    def judge(self, truth: Path) -> dict[str, Verdict]:
+        """The oracle's verdict on both stores by a truth file."""
+        with self.quiet():
+            return self.stores.judge(truth)
+
+    def summary(self) -> dict[str, Any]:
+        """What a person wants to know of a run: how long events took, how many sessions, what happened most."""
+        return self.stores.summary()
 
     def drain(self) -> bool:
         """Store all that the log holds, take a snapshot, stop; false when something is left on the log for next time."""
