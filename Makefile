@@ -1,0 +1,56 @@
+# Two commands matter: `make demo` and `make test`. Each does all set-up.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+KERNELS := $(wildcard csrc/*) $(wildcard bindings/*) setup.py pyproject.toml
+SYSTEM := g++ pkg-config libsimdjson-dev libxxhash-dev
+EVENTS ?= 1000000
+
+.PHONY: demo test check bench soak build system-packages clean
+.DEFAULT_GOAL := help
+
+help: ## Show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+demo: build ## Run everything on this machine and prove the ledger
+	$(BIN)/eventmill demo
+
+test: build $(VENV)/.test ## Run all tests
+	$(BIN)/python -m pytest
+
+check: build $(VENV)/.check ## Lint, format, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror csrc/*.c csrc/*.cpp csrc/*.h
+
+bench: build $(VENV)/.bench ## Measure, beside the peers
+	$(BIN)/python -m bench
+
+soak: build $(VENV)/.test ## Long runs: a million events, kill -9 twenty times, memory under load
+	$(BIN)/python -m pytest tests -m soak -o addopts= -q
+
+build: $(VENV)/.build ## Compile the kernels into .venv
+
+system-packages: ## Install what the kernels need, where that is allowed
+	@if dpkg -s $(SYSTEM) >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM) python3-venv >/dev/null; \
+	elif pkg-config --exists simdjson libxxhash 2>/dev/null; then :; \
+	else echo "please install first: $(SYSTEM)   (Debian, Ubuntu: sudo apt-get install -y $(SYSTEM) python3-venv)"; exit 1; fi
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eventmill needs Python 3.11 or newer; name one by make PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+
+$(VENV)/.build: $(KERNELS) | system-packages $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --editable .
+	@touch $@
+
+$(VENV)/.test $(VENV)/.check $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.build
+	$(BIN)/python -m pip install -q --editable .[$*]
+	@touch $@
+
+clean: ## Remove what was built
+	rm -rf $(VENV) build engine/*.egg-info engine/eventmill/_native/*.so
