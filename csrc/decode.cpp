@@ -313,12 +313,14 @@ void em_decoder::build_tail(std::vector<uint8_t> &tail, bool with_context) {
 
 bool em_decoder::append_batch_members() {
     auto &events = decoder_.events;
+    const size_t rows = events.rows - first_row_;
+    if (rows == 0)
+        return true;
     int32_t *flags = events.values<int32_t>(FLAGS);
     const Slot &context = envelope_.context.whole;
     bool other = context.given() && context.kind != Kind::object;
     build_tail(tails_[0], other);
     build_tail(tails_[1], context.given());
-    const size_t rows = events.rows - first_row_;
     if (tails_[0].size() + tails_[1].size() > 0) {
         if (tails_[1].size() * rows > ENVELOPE_COPIES_BYTES_MAX)
             return refuse(0, TOO_MANY_COPIES);

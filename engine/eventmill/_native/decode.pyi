@@ -18,7 +18,9 @@ class Decoder:
         depth_max: int = 64,
         age_max_ms: int = 63_072_000_000,
     ) -> None: ...
-    def append(self, body: bytes | bytearray | memoryview, received_at_ms: int, type: str | None = None) -> tuple[int, int, str | None]:
+    def append(
+        self, body: bytes | bytearray | memoryview, received_at_ms: int, type: str | None = None
+    ) -> tuple[int, int, str | None]:
         """Append the events of one body; gives (accepted, rejected, the body's ``writeKey``). Releases the GIL.
 
         ``received_at_ms``: ms since the epoch. ``type`` None: the body is a batch, or one event that says its type; else
