@@ -36,7 +36,11 @@ class StateError(EventmillError):
 
 
 class StoreError(EventmillError):
-    """A store refused a write or a read."""
+    """A store refused a write or a read. ``code`` is ClickHouse's number for the reason, or 0."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class QueryError(EventmillError, ValueError):

@@ -1,0 +1,108 @@
+"""Connections to the embedded ClickHouse.
+
+A connection runs one statement at a time (clickhouse-connect holds a lock for that), the engine beneath runs as many as
+there are connections; so each caller borrows one for itself. One process opens one path, and a path only once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import clickhouse_connect
+import pyarrow as pa
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from eventmill.core.errors import StoreError
+
+Settings = tuple[tuple[str, str], ...]
+#: Results stay in the process, so compressing them is waste.
+_BASE: Final = {"output_format_arrow_compression_method": "none", "output_format_arrow_string_as_string": "1"}
+
+
+class Clients:
+    """A pool for one path. Safe to share between threads."""
+
+    def __init__(self, path: Path, database: str) -> None:
+        self._path = path
+        self._database = database
+        self._lock = threading.Lock()
+        self._idle: dict[Settings, list[Any]] = defaultdict(list)
+        self._all: list[Any] = []
+        self._closed = False
+
+    def command(self, statement: str) -> None:
+        """Run a statement that answers nothing. Raises ``StoreError``."""
+        with self._borrow(()) as client:
+            client.command(statement, use_database=False)
+
+    def query(
+        self, statement: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> pa.Table:
+        """Run a SELECT with settings of its own. ``parameters`` are bound where it says ``{name:Type}``.
+
+        Raises ``StoreError`` with ClickHouse's code.
+        """
+        clause = ", ".join(f"{name} = {value!r}" for name, value in (settings or {}).items())
+        return self._arrow((), f"{statement} SETTINGS {clause}" if clause else statement, parameters)
+
+    def query_readonly(
+        self, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+    ) -> pa.Table:
+        """As ``query``, on a connection that has ``settings`` for good: it can neither write nor change a setting, and
+        every table function that reaches out of the database is refused."""
+        return self._arrow(tuple((name, str(value)) for name, value in settings.items()), statement, parameters)
+
+    def _arrow(self, limits: Settings, statement: str, parameters: Mapping[str, Any] | None) -> pa.Table:
+        with self._borrow(limits) as client:
+            # Not query_arrow: it changes settings around each call, which a read-only connection refuses.
+            answer = client.raw_query(statement, dict(parameters or {}), fmt="Arrow")
+        return pa.ipc.open_file(pa.py_buffer(answer)).read_all() if answer else pa.table({})
+
+    @contextmanager
+    def _borrow(self, limits: Settings) -> Iterator[Any]:
+        with self._lock:
+            if self._closed:
+                raise StoreError("the real-time store is closed")
+            idle = self._idle[limits]
+            client = idle.pop() if idle else None
+        try:
+            if client is None:
+                client = self._open(limits)
+            yield client
+        except ClickHouseError as error:
+            raise StoreError(self._message(error), getattr(error, "code", None) or 0) from error
+        finally:
+            if client is not None:
+                with self._lock:
+                    self._idle[limits].append(client)
+
+    def _open(self, limits: Settings) -> Any:
+        client = clickhouse_connect.get_client(
+            interface="chdb", path=str(self._path), settings=_BASE, show_clickhouse_errors="scrub"
+        )
+        if limits:
+            client.database = self._database
+            client.raw_query("SELECT 1")
+            for name, value in limits:
+                client.command(f"SET {name} = '{value}'")
+            client.command("SET readonly = 1")
+        with self._lock:
+            self._all.append(client)
+        return client
+
+    def _message(self, error: ClickHouseError) -> str:
+        return str(error).replace(str(self._path), "<realtime>")
+
+    def close(self) -> None:
+        """Wait for running statements and close every connection."""
+        with self._lock:
+            self._closed = True
+            clients, self._all = self._all, []
+            self._idle.clear()
+        for client in clients:
+            client.close()

@@ -1,0 +1,231 @@
+"""The real-time store's one writer and its readers.
+
+How an insert is exactly once. ClickHouse commits a part (the rows of one partition of one table) atomically, but not the
+parts of one insert together, and its duplicate check remembers a block in a file beside the part, so a kill between
+the two leaves a block that is remembered and missing, or there and forgotten. Therefore an insert whose fate is unknown
+(the first after a start, one after an error) does not ask the duplicate check. It asks the tables: offsets only ever
+grow, so a partition that holds an offset of the insert has it already, and one that does not lacks it. What is missing is
+inserted table by table with the views detached. All later inserts are one statement each, with the token.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventmill.core.errors import StoreError
+from eventmill.core.schema import Flag
+from eventmill.sinks.realtime import ddl
+from eventmill.sinks.realtime.clients import Clients
+from eventmill.sinks.realtime.encode import COLUMNS, SELECT, checked, offsets_of, pieces
+from eventmill.sinks.realtime.twins import Twins
+
+_WHOLE: Final = 1_000_000_000
+#: One insert is one block, so that each partition gets one part of it.
+_INSERT_SETTINGS: Final = (
+    "async_insert = 0, max_insert_threads = 1, max_threads = 2, max_partitions_per_insert_block = 0, "
+    f"min_insert_block_size_rows = {_WHOLE}, min_insert_block_size_bytes = 0, "
+    f"min_insert_block_size_rows_for_materialized_views = {_WHOLE}, "
+    "min_insert_block_size_bytes_for_materialized_views = 0, "
+    # A roll-up's rows come out of GROUP BY: nothing is left to merge in them.
+    "optimize_on_insert = 0, parallel_view_processing = 1, "
+    "deduplicate_blocks_in_dependent_materialized_views = 1, deduplicate_insert_select = 'enable_even_for_bad_queries'"
+)
+_COUNTS: Final = f"""
+    SELECT hour, sum(rows), sum(ids) FROM (
+        SELECT toInt64(toUnixTimestamp(toStartOfHour(received_at))) AS hour, count() AS rows, 0 AS ids
+        FROM {ddl.EVENTS} GROUP BY hour
+        UNION ALL
+        SELECT hour, 0 AS rows, count() AS ids FROM (
+            SELECT toInt64(toUnixTimestamp(toStartOfHour(min(received_at)))) AS hour FROM {ddl.EVENTS} GROUP BY event_id
+        ) GROUP BY hour
+    ) GROUP BY hour ORDER BY hour"""
+_FIND: Final = f"""
+    SELECT _part, log_offset, toUnixTimestamp64Milli(inserted_at), event, toUnixTimestamp64Milli(timestamp),
+           toUnixTimestamp64Milli(received_at), session_id, flags
+    FROM {ddl.EVENTS} WHERE event_id = unhex({{id:String}}) ORDER BY log_offset"""
+
+
+class HourRows(NamedTuple):
+    """One hour of ``received_at`` (``hour``: its start, ms since the epoch). An id counts in the hour of its first row."""
+
+    hour: int
+    rows: int
+    distinct: int
+
+
+class RealtimeStore:
+    """The store in a folder of its own, made when it is not there. Safe to share between threads; one process at a time.
+
+    Raises ``StoreError`` when the folder cannot be opened. ``window`` is that of ClickHouse's duplicate check.
+    """
+
+    def __init__(self, path: Path, *, window: int = ddl.WINDOW) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make the folder {path}: {error.strerror}") from error
+        self._clients = Clients(path, ddl.DATABASE)
+        self._twins = Twins(self._clients, ddl.EVENTS)
+        self._insert_lock = threading.Lock()
+        self._stored_through: int | None = None
+        try:
+            for statement in ddl.create(window):
+                self._clients.command(statement)
+        except StoreError as error:
+            self._clients.close()
+            raise StoreError(f"cannot open the real-time store in {path}: {error}", error.code) from error
+
+    def insert(self, batch: pa.RecordBatch | pa.Table, token: str) -> None:
+        """Store the rows (EVENT's columns and uint64 ``log_offset``, in its order) exactly once.
+
+        Rows go in by ascending ``log_offset``, call by call. After a crash or an error the next call must bring the
+        same rows under the same offsets again; whatever had been stored of them is kept, the rest is added. Raises
+        ``StoreError``, also when the store holds offsets beyond these rows: then it belongs to another log.
+        """
+        rows = checked(batch)
+        if rows.num_rows == 0:
+            return
+        last = int(offsets_of(rows)[-1])
+        with self._insert_lock:
+            if self._stored_through is not None and last <= self._stored_through:
+                return
+            certain, self._stored_through = self._stored_through is not None, None
+            if not certain:
+                self._refuse_foreign(last)
+                self._run(ddl.detach_views())
+            for number, piece in enumerate(pieces(rows)):
+                if certain:
+                    self._append(piece, f"{token}/{number}")
+                else:
+                    self._complete(piece)
+            if not certain:
+                self._run(ddl.attach_views())
+            self._stored_through = last
+
+    def contains(self, ids: pa.Array, events: pa.Array, timestamps: pa.Array) -> pa.BooleanArray:
+        """Which ids (16 bytes each) are stored; event names and times only say where to look first."""
+        return self._twins.contains(ids, events, timestamps)
+
+    def counts_by_hour(self) -> list[HourRows]:
+        """Rows and distinct event ids of every hour that has any."""
+        table = self._clients.query(_COUNTS, settings={"max_bytes_before_external_group_by": 1_000_000_000})
+        columns = [column.to_pylist() for column in table.columns]
+        return [HourRows(hour * 1000, rows, ids) for hour, rows, ids in zip(*columns, strict=True)]
+
+    def find(self, event_id: bytes) -> list[dict[str, Any]]:
+        """Every row with that id: ``part``, ``offset`` in the enriched topic, ``at_ms`` (when it was inserted), ``event``,
+        ``timestamp_ms``, ``received_at_ms``, ``session_id`` and the names of its ``flags``."""
+        if len(event_id) != 16:
+            raise StoreError(f"an event id has 16 bytes, not {len(event_id)}")
+        table = self._clients.query(_FIND, {"id": event_id.hex()})
+        names = ["part", "offset", "at_ms", "event", "timestamp_ms", "received_at_ms", "session_id", "flags"]
+        rows: list[dict[str, Any]] = table.rename_columns(names).to_pylist() if table.num_rows else []
+        return [{**row, "flags": [flag.name for flag in Flag(row["flags"])]} for row in rows]
+
+    def query_arrow(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> pa.Table:
+        """Run a SELECT of ours. ``parameters`` are bound where it says ``{name:Type}``. Raises ``StoreError`` with a code."""
+        return self._clients.query(sql, parameters, settings)
+
+    def query_readonly(self, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> pa.Table:
+        """Run a SELECT of somebody else, on a connection that cannot write and is held to ``settings`` (limits).
+
+        Names without a database are those of this store. Raises ``StoreError`` with a code.
+        """
+        return self._clients.query_readonly(sql, parameters, settings)
+
+    def command(self, statement: str) -> None:
+        """Run a statement of ours that answers nothing."""
+        self._clients.command(statement)
+
+    def close(self) -> None:
+        """Wait for running statements and close."""
+        with self._insert_lock:
+            self._clients.close()
+
+    def _run(self, statements: list[str]) -> None:
+        for statement in statements:
+            self._clients.command(statement)
+
+    def _append(self, eventmill_rows: pa.Table, token: str) -> None:
+        """One piece into all tables. chdb finds the rows by the name of this variable, without copying them."""
+        self._clients.command(
+            f"INSERT INTO {ddl.EVENTS} ({', '.join(COLUMNS)}) SELECT {SELECT} FROM Python(eventmill_rows) "
+            f"SETTINGS {_INSERT_SETTINGS}, insert_deduplication_token = '{token}'"
+        )
+
+    def _complete(self, eventmill_rows: pa.Table) -> None:
+        """What the tables lack of one piece, table by table; the views are detached."""
+        source = f"(SELECT {SELECT} FROM Python(eventmill_rows))"
+        offsets = offsets_of(eventmill_rows)
+        first, last = int(offsets[0]), int(offsets[-1])
+        settings = f"SETTINGS {_INSERT_SETTINGS}, insert_deduplicate = 0"
+        wanted = self._clients.query(f"SELECT {ddl.EVENTS_PARTITION}, count() FROM {source} GROUP BY 1")
+        missing = _missing(wanted, self._events_between(first, last))
+        if missing:
+            self._clients.command(
+                f"INSERT INTO {ddl.EVENTS} ({', '.join(COLUMNS)}) SELECT * FROM {source} "
+                f"WHERE toString({ddl.EVENTS_PARTITION}) IN {missing} {settings}"
+            )
+        for table in ddl.ROLL_UPS:
+            wanted = self._clients.query(f"SELECT {table.partition}, count() FROM {source} GROUP BY 1")
+            missing = _missing(wanted, self._rolled_up_from(table, first), counts=False)
+            if missing:
+                chosen = f"(SELECT * FROM {source} WHERE toString({table.partition}) IN {missing})"
+                self._clients.command(f"INSERT INTO {table.name} {table.query(chosen)} {settings}")
+
+    def _events_between(self, first: int, last: int) -> pa.Table:
+        """(partition, rows) of ``events`` with these offsets."""
+        return self._clients.query(
+            f"SELECT {ddl.EVENTS_PARTITION}, count() FROM {ddl.EVENTS} "
+            "WHERE log_offset BETWEEN {first:UInt64} AND {last:UInt64} GROUP BY 1",
+            {"first": first, "last": last},
+        )
+
+    def _rolled_up_from(self, table: ddl.RollUp, first: int) -> pa.Table:
+        """(partition, rows) of a roll-up with this offset or a later one."""
+        return self._clients.query(
+            f"SELECT {ddl.partition_of_rows(table)}, count() FROM {table.name} "
+            "WHERE offset_max >= {first:UInt64} GROUP BY 1",
+            {"first": first},
+        )
+
+    def _refuse_foreign(self, last: int) -> None:
+        beyond = self._clients.query(
+            f"SELECT max(log_offset) FROM {ddl.EVENTS} WHERE log_offset > {{last:UInt64}} HAVING count() > 0",
+            {"last": last},
+        )
+        if beyond.num_rows:
+            raise StoreError(
+                f"the real-time store {self.path} holds log offset {beyond.column(0)[0]}, but the log is only at {last}: "
+                "it was filled from another log. Put that log back, or move the folder away and replay"
+            )
+
+
+def _missing(wanted: pa.Table, present: pa.Table, *, counts: bool = True) -> str:
+    """The partitions to insert, as an SQL list; empty when there are none."""
+    there = _pairs(present)
+    absent = []
+    for partition, rows in _pairs(wanted).items():
+        if partition not in there:
+            absent.append(partition)
+        elif counts and there[partition] != rows:
+            raise StoreError(
+                f"partition {partition} of the real-time store holds {there[partition]} rows of these log offsets "
+                f"instead of {rows}: it was filled from another log. Put that log back, or move the folder away and replay"
+            )
+    return f"({', '.join(repr(partition) for partition in absent)})" if absent else ""
+
+
+def _pairs(table: pa.Table) -> dict[str, int]:
+    if not table.num_rows:
+        return {}
+    return dict(zip(map(str, table.column(0).to_pylist()), table.column(1).to_pylist(), strict=True))
