@@ -47,7 +47,7 @@ class IngestConfig:
     depth_max: int = 64
     age_max: str = "730d"
     commit_events_max: int = 50_000
-    commit_interval: str = "5ms"
+    commit_interval: str = "2ms"
     frame_events_min: int = 512
     pending_bytes_max: int = 64_000_000
 
@@ -149,10 +149,19 @@ class Config:
         return self.data / "lake"
 
 
-_DURATIONS = frozenset(
-    "request_deadline idle_timeout age_max commit_interval retention dead_retention window session_gap lateness "
-    "batch_interval compact_interval".split()
-)
+_DURATIONS = {
+    "age_max",
+    "batch_interval",
+    "commit_interval",
+    "compact_interval",
+    "dead_retention",
+    "idle_timeout",
+    "lateness",
+    "request_deadline",
+    "retention",
+    "session_gap",
+    "window",
+}
 
 
 def load(
@@ -185,6 +194,20 @@ def load(
             raise ConfigError(f"there is no section [{section}]; the sections are {', '.join(sections)}")
         built[section] = _section(section, sections[section], given)
     return Config(data=Path(data).expanduser().absolute(), **built)
+
+
+def to_environ(config: Config) -> dict[str, str]:
+    """The whole configuration as environment variables, for a child process that ``load``s it again."""
+    environ = {f"{ENV_PREFIX}DATA": str(config.data)}
+    for section in fields(config):
+        if section.name == "data":
+            continue
+        values = getattr(config, section.name)
+        for key in fields(values):
+            value = getattr(values, key.name)
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            environ[f"{ENV_PREFIX}{section.name}__{key.name}".upper()] = text
+    return environ
 
 
 def _merge_file(values: dict[str, dict[str, Any]], path: Path) -> None:
