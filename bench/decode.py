@@ -156,7 +156,9 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(figures))
         return
-    print(f"{figures['events']:,} events of {figures['bytes_per_event']} bytes, {figures['batch']} a request, one thread")
+    print(
+        f"{figures['events']:,} events of {figures['bytes_per_event']} bytes, {figures['batch']} a request, one thread"
+    )
     for name, rate in figures["events_per_second"].items():
         ratio = figures["ratio"].get(name)
         beside = f"   ours is {ratio}x" if ratio else ""

@@ -64,6 +64,8 @@ cdef extern from "timestamp.h":
 
 
 cdef dict TYPES = {None: 0, "track": 1, "screen": 2, "page": 3, "identify": 4, "group": 5, "alias": 6}
+#: What is kept in the context lies up to two levels deeper there, and JSON readers stop at 1024.
+cdef unsigned DEPTH_MAX = 1000
 cdef str EXAMPLE = 'send {"batch": [{"type": "track", "event": "Opened", "userId": "u1"}]}'
 
 
@@ -99,6 +101,8 @@ cdef class Decoder:
 
     def __cinit__(self, *, size_t event_bytes_max=32768, size_t event_name_bytes_max=256, unsigned depth_max=64,
                   int64_t age_max_ms=730 * 86_400_000):
+        if not 1 <= depth_max <= DEPTH_MAX:
+            raise ValueError(f"depth_max is {depth_max}; it takes 1 to {DEPTH_MAX}")
         cdef em_decode_limits limits
         limits.event_bytes_max = event_bytes_max
         limits.event_name_bytes_max = event_name_bytes_max

@@ -6,13 +6,10 @@
 #include <vector>
 
 #include "decode_event.h"
-#include "timestamp.h"
 
 namespace em {
 namespace {
 
-constexpr int64_t AHEAD_MS_MAX = 60000;
-constexpr int64_t SENT_AT_MIN = 946684800000, SENT_AT_MAX = 4102444800000; /* 2000-01-01, 2100-01-01 */
 constexpr size_t BODY_BYTES_MAX = COLUMN_BYTES_MAX;
 constexpr size_t ENVELOPE_COPIES_BYTES_MAX = 16 << 20; /* else a small body could ask for gigabytes */
 constexpr size_t INDEX_DEPTH = 1;                      /* simdjson's own second stage is not used */
@@ -25,6 +22,7 @@ struct Envelope {
     Slot batch, sent_at, write_key;
     Context context;
     std::vector<Span> unknown;
+    uint32_t too_deep = 0; /* where a member beside the events nests too deep; 0: none does */
 
     bool has_context() const {
         return context.whole.kind == Kind::object;
@@ -36,6 +34,7 @@ struct Envelope {
     void clear() {
         batch.kind = sent_at.kind = write_key.kind = context.whole.kind = Kind::none;
         unknown.clear();
+        too_deep = 0;
     }
 };
 
@@ -51,7 +50,7 @@ using namespace em;
 
 struct em_decoder {
   public:
-    explicit em_decoder(const em_decode_limits &limits) : decoder_(limits), age_max_ms_(limits.age_max_ms) {}
+    explicit em_decoder(const em_decode_limits &limits) : decoder_(limits), depth_max_(limits.depth_max) {}
 
     em_status append(const uint8_t *body, size_t length, int64_t received_at, em_type type, em_decoded &out);
     void rollback();
@@ -63,7 +62,7 @@ struct em_decoder {
 
   private:
     EventDecoder decoder_;
-    int64_t age_max_ms_;
+    unsigned depth_max_;
     size_t first_row_ = 0, first_reject_ = 0; /* where the last append began */
     std::unique_ptr<uint8_t[]> body_;
     size_t length_ = 0, capacity_ = 0;
@@ -80,10 +79,11 @@ struct em_decoder {
     bool walk_event();
     bool walk_other();
     bool walk_envelope(bool context_is_known);
+    const uint32_t *walk_events(const uint32_t *value);
+    const uint32_t *walk_member(const Name &name, const uint32_t *value, bool context_is_known);
     const uint32_t *refuse(size_t at, const char *what);
     bool at_end(const uint32_t *t);
     void settle_times();
-    int64_t corrected(size_t row, int32_t &flags);
     bool append_batch_members();
     void build_tail(std::vector<uint8_t> &tail, bool with_context);
 };
@@ -211,90 +211,73 @@ bool em_decoder::walk_batch() {
         return walk_event();
     if (envelope_.batch.kind != Kind::array)
         return refuse(envelope_.batch.begin, "\"batch\" is not an array");
+    if (envelope_.too_deep)
+        return refuse(envelope_.too_deep,
+                      "a member beside \"batch\" nests too deep; flatten it, or raise ingest.depth_max");
     return around_.contextless == 0 || used_context_ == envelope_.context_begin() || walk_envelope(true);
 }
 
 /* Events come out with the context known so far; when another turns up behind them, they are decoded once more. */
 bool em_decoder::walk_envelope(bool context_is_known) {
     Walker &walker = decoder_.walker;
-    Envelope &e = envelope_;
-    e.unknown.clear();
-    return at_end(walker.members(walker.again(), [&](Name name, const uint32_t *value) -> const uint32_t * {
-        if (name.is("batch")) {
-            rollback();
-            around_.context = e.has_context() ? &e.context : nullptr;
-            used_context_ = e.context_begin();
-            around_.contextless = around_.copied_bytes = 0;
-            if (walker.body[*value] != '[')
-                return walker.read(value, e.batch);
-            e.batch.kind = Kind::array;
-            return walker.elements(value, [&](const uint32_t *t) {
-                t = decoder_.decode(t, around_);
-                return around_.copied_bytes > ENVELOPE_COPIES_BYTES_MAX ? refuse(e.context.whole.begin, TOO_MANY_COPIES)
-                                                                        : t;
-            });
-        }
-        if (name.is("sentAt")) {
-            e.sent_at.name = name.quote;
-            return walker.read(value, e.sent_at);
-        }
-        if (name.is("writeKey"))
-            return walker.read(value, e.write_key);
-        if (name.is("context")) {
-            if (context_is_known)
-                return walker.skip(value);
-            e.context.whole.name = name.quote;
-            return decoder_.read_context(value, e.context);
-        }
-        Slot other;
-        value = walker.read(value, other);
-        e.unknown.push_back({name.quote, other.member_end()});
+    envelope_.unknown.clear();
+    return at_end(walker.members(walker.again(), [&](Name name, const uint32_t *value) {
+        if (name.is("batch"))
+            return walk_events(value);
+        walker.deepest = walker.depth;
+        value = walk_member(name, value, context_is_known);
+        if (walker.deepest - walker.depth > depth_max_)
+            envelope_.too_deep = name.quote;
         return value;
     }));
 }
 
-/* The event's time by the server's clock: what the phone's clock was off by when it sent is taken out. */
-int64_t em_decoder::corrected(size_t row, int32_t &flags) {
-    auto &events = decoder_.events;
-    const int64_t received = around_.received_at;
-    const bool has_original = events.is_valid(ORIGINAL_TIMESTAMP, row);
-    const int64_t original = events.values<int64_t>(ORIGINAL_TIMESTAMP)[row];
-    int64_t time = original;
-    if (events.is_valid(SENT_AT, row)) {
-        int64_t sent = events.values<int64_t>(SENT_AT)[row];
-        if (sent < SENT_AT_MIN || sent > SENT_AT_MAX || (has_original && original - sent > AHEAD_MS_MAX))
-            flags |= EM_SENT_AT_ABSURD;
-        else
-            time = original + (received - sent);
+const uint32_t *em_decoder::walk_events(const uint32_t *value) {
+    Walker &walker = decoder_.walker;
+    Envelope &e = envelope_;
+    rollback();
+    around_.context = e.has_context() ? &e.context : nullptr;
+    used_context_ = e.context_begin();
+    around_.contextless = around_.copied_bytes = 0;
+    if (walker.body[*value] != '[')
+        return walker.read(value, e.batch);
+    e.batch.kind = Kind::array;
+    return walker.elements(value, [&](const uint32_t *t) {
+        t = decoder_.decode(t, around_);
+        bool too_many = around_.copied_bytes > ENVELOPE_COPIES_BYTES_MAX;
+        return too_many ? refuse(e.context.whole.begin, TOO_MANY_COPIES) : t;
+    });
+}
+
+const uint32_t *em_decoder::walk_member(const Name &name, const uint32_t *value, bool context_is_known) {
+    Walker &walker = decoder_.walker;
+    Envelope &e = envelope_;
+    if (name.is("sentAt")) {
+        e.sent_at.name = name.quote;
+        return walker.read(value, e.sent_at);
     }
-    if (!has_original) {
-        flags |= EM_TIMESTAMP_MISSING;
-        return received;
+    if (name.is("writeKey"))
+        return walker.read(value, e.write_key);
+    if (name.is("context")) {
+        if (context_is_known)
+            return walker.skip(value);
+        e.context.whole.name = name.quote;
+        return decoder_.read_context(value, e.context);
     }
-    if (time > received + AHEAD_MS_MAX || time < received - age_max_ms_) {
-        flags |= EM_TIMESTAMP_ABSURD;
-        return received;
-    }
-    return time;
+    Slot other;
+    uint32_t quote = name.quote;
+    value = walker.read(value, other);
+    e.unknown.push_back({quote, other.member_end()});
+    return value;
 }
 
 void em_decoder::settle_times() {
-    auto &events = decoder_.events;
     int64_t sent = 0;
     decoder_.reset_texts();
     Time state = decoder_.time_of(envelope_.sent_at, sent);
     if (state == Time::invalid)
         envelope_.unknown.push_back({envelope_.sent_at.name, envelope_.sent_at.member_end()});
-    for (size_t row = first_row_; row < events.rows; row++) {
-        int32_t &flags = events.values<int32_t>(FLAGS)[row];
-        if ((flags & EM_SENT_AT_MISSING) && state != Time::missing) {
-            flags &= ~EM_SENT_AT_MISSING;
-            flags |= state == Time::invalid ? EM_SENT_AT_ABSURD : 0;
-            events.values<int64_t>(SENT_AT)[row] = state == Time::valid ? sent : 0;
-            events.set_valid(SENT_AT, row, state == Time::valid);
-        }
-        events.values<int64_t>(TIMESTAMP)[row] = corrected(row, flags);
-    }
+    decoder_.settle_times(first_row_, around_.received_at, state, sent);
 }
 
 void em_decoder::build_tail(std::vector<uint8_t> &tail, bool with_context) {

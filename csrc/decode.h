@@ -84,7 +84,7 @@ typedef enum {
 typedef struct {
     size_t event_bytes_max;      /* an event's JSON */
     size_t event_name_bytes_max; /* an event's name, unescaped */
-    unsigned depth_max;          /* open containers in an event, itself included */
+    unsigned depth_max;          /* open containers in an event, itself included; 1000 at most */
     int64_t age_max_ms;          /* an event time further behind its arrival is absurd */
     uint64_t seed;               /* random per process: tells apart equal events without id and time */
 } em_decode_limits;

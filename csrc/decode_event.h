@@ -128,6 +128,9 @@ class EventDecoder {
     /* A timestamp given as string or number. */
     Time time_of(const Slot &slot, int64_t &ms);
 
+    /* Fills TIMESTAMP from first_row on. `state` and `sent`: the envelope's sentAt, for events without their own. */
+    void settle_times(size_t first_row, int64_t received_at, Time state, int64_t sent);
+
     void reset_texts() {
         scratch_used_ = 0;
     }
@@ -144,6 +147,7 @@ class EventDecoder {
     Verdict judge_times();
     void reject(Verdict verdict, int64_t received_at);
     void write_row(Surroundings &around, const Context *context);
+    int64_t corrected(size_t row, int64_t received, int32_t &flags);
     int32_t write_id(int64_t received_at);
     void derive_id(uint8_t *id, int64_t received_at);
     void write_properties();

@@ -7,6 +7,9 @@
 namespace em {
 namespace {
 
+constexpr int64_t AHEAD_MS_MAX = 60000;
+constexpr int64_t SENT_AT_MIN = 946684800000, SENT_AT_MAX = 4102444800000; /* 2000-01-01, 2100-01-01 */
+
 /* Readable for COPY_BYTES, like every source of TableBase::put. */
 struct Word {
     char text[COPY_BYTES];
@@ -220,6 +223,42 @@ void EventDecoder::write_context(const Context *context) {
     writer.add('}');
     writer.add('}');
     events.set_text(CONTEXT, (size_t)(writer.at - space));
+}
+
+/* The event's time by the server's clock: what the phone's clock was off by when it sent is taken out. */
+int64_t EventDecoder::corrected(size_t row, int64_t received, int32_t &flags) {
+    const bool has_original = events.is_valid(ORIGINAL_TIMESTAMP, row);
+    const int64_t original = events.values<int64_t>(ORIGINAL_TIMESTAMP)[row];
+    int64_t time = original;
+    if (events.is_valid(SENT_AT, row)) {
+        int64_t sent = events.values<int64_t>(SENT_AT)[row];
+        if (sent < SENT_AT_MIN || sent > SENT_AT_MAX || (has_original && original - sent > AHEAD_MS_MAX))
+            flags |= EM_SENT_AT_ABSURD;
+        else
+            time = original + (received - sent);
+    }
+    if (!has_original) {
+        flags |= EM_TIMESTAMP_MISSING;
+        return received;
+    }
+    if (time > received + AHEAD_MS_MAX || time < received - limits_.age_max_ms) {
+        flags |= EM_TIMESTAMP_ABSURD;
+        return received;
+    }
+    return time;
+}
+
+void EventDecoder::settle_times(size_t first_row, int64_t received_at, Time state, int64_t sent) {
+    for (size_t row = first_row; row < events.rows; row++) {
+        int32_t &flags = events.values<int32_t>(FLAGS)[row];
+        if ((flags & EM_SENT_AT_MISSING) && state != Time::missing) {
+            flags &= ~EM_SENT_AT_MISSING;
+            flags |= state == Time::invalid ? EM_SENT_AT_ABSURD : 0;
+            events.values<int64_t>(SENT_AT)[row] = state == Time::valid ? sent : 0;
+            events.set_valid(SENT_AT, row, state == Time::valid);
+        }
+        events.values<int64_t>(TIMESTAMP)[row] = corrected(row, received_at, flags);
+    }
 }
 
 } // namespace em

@@ -200,7 +200,7 @@ class Walker {
   private:
     size_t length_ = 0;
     const uint32_t *tokens_ = nullptr;
-    size_t next_backslash_ = 0; /* the first at or after the place last asked for; 0: not known */
+    size_t next_backslash_ = 0; /* the first at or after the place last searched from; 0: not searched yet */
 
     bool enter(uint32_t at) {
         if (++depth > DEPTH_MAX)
@@ -220,7 +220,7 @@ class Walker {
 
     /* Bodies have few backslashes: one search runs ahead, and a string costs a comparison. */
     bool has_backslash(uint32_t from, uint32_t to) {
-        if (next_backslash_ < from)
+        if (next_backslash_ <= from)
             find_backslash(from);
         return next_backslash_ < to;
     }

@@ -155,15 +155,16 @@ def parse_time(text: str) -> int | None:
     else:
         if not _NUMBER.fullmatch(text) or len(text) > 64:
             return None
-        number = Decimal(text)
-        if abs(number) > 10**18:
-            return None
-        if number and number.adjusted() < -400:
-            return -1 if number < 0 else 0
-        ms = int(((number if abs(number) >= 10**11 else number * 1000)).to_integral_value(rounding="ROUND_FLOOR"))
+        mantissa, _, exponent = text.lower().partition("e")
+        number = Decimal(mantissa)
+        if number == 0:
+            return 0
+        power = number.adjusted() + int(exponent or 0)
+        if not -100 < power < 18:
+            return None if power > 0 else -1 if number < 0 else 0
+        number = number.scaleb(int(exponent or 0))
+        ms = int((number if abs(number) >= 10**11 else number * 1000).to_integral_value(rounding="ROUND_FLOOR"))
     return ms if MS_MIN <= ms <= MS_MAX else None
-
-
 
 
 def _raw_depth(text: str) -> int:
@@ -195,9 +196,7 @@ def _dig(context: Any, path: tuple[str, ...], raw: str) -> str | None:
     return found.text
 
 
-def decode(
-    body: bytes, received_at: int, type: str | None = None, limits: Limits | None = None
-) -> Twin:
+def decode(body: bytes, received_at: int, type: str | None = None, limits: Limits | None = None) -> Twin:
     """The events and rejects of a body that is valid JSON."""
     text = body.decode().strip(" \t\n\r")
     root = _value(text, 0)[0]
@@ -214,6 +213,8 @@ def decode(
     if type is not None or not known.get("batch", MISSING).given:
         return _single(root, received_at, type, limits)
     if not isinstance(known["batch"].value, list):
+        raise NotABatch
+    if any(name != "batch" and _raw_depth(value.raw) > limits.depth_max for name, value in members(text)):
         raise NotABatch
     context = known.get("context", MISSING)
     sent = known.get("sentAt", MISSING)

@@ -19,12 +19,12 @@ RECEIVED_AT = 1_795_400_000_000
 TEXTS = st.one_of(
     st.text(max_size=12), st.sampled_from(["", "x", "ü", "a\\b", '"', "😀", "\x00", "\x7f", "é" * 40, "y" * 33])
 )
-LEAVES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXTS
-)
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXTS)
 VALUES = st.recursive(
     LEAVES,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS | st.sampled_from(["name", "id"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(TEXTS | st.sampled_from(["name", "id"]), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 TIMES = st.one_of(
@@ -69,7 +69,9 @@ def contexts(draw: Any) -> Any:
     for name, inner in (("app", ["version", "build"]), ("os", ["name", "version"]), ("device", ["id", "model"])):
         if draw(st.booleans()):
             inside = [(key, draw(NAMES)) for key in inner if draw(st.booleans())]
-            made.append((name, draw(st.just(None) | LEAVES) if draw(st.integers(0, 9)) == 0 else Raw(shuffled(draw, inside))))
+            made.append(
+                (name, draw(st.just(None) | LEAVES) if draw(st.integers(0, 9)) == 0 else Raw(shuffled(draw, inside)))
+            )
     for name in ("locale", "library", "_unmapped", "_batch"):
         if draw(st.integers(0, 5)) == 0:
             made.append((name, draw(VALUES)))

@@ -6,7 +6,7 @@ class Decoder:
     """Collects the events of many request bodies, and gives them as one batch. One thread at a time.
 
     ``event_bytes_max``: JSON bytes of one event. ``event_name_bytes_max``: bytes of an event's name. ``depth_max``: open
-    containers within one event, itself included. ``age_max_ms``: an event further behind its arrival gets the time of its
+    containers within one event, itself included (1 to 1000). ``age_max_ms``: an event further behind its arrival gets the time of its
     arrival, flagged. An event beyond a limit is a reject.
     """
 
