@@ -17,10 +17,10 @@ from eventmill.core.schema import Flag, Reason
 
 TYPES = ("track", "screen", "page", "identify", "group", "alias")
 MS_MIN, MS_MAX = -62_135_596_800_000, 253_402_300_799_999
-KNOWN = frozenset(
-    "type event userId anonymousId messageId timestamp originalTimestamp sentAt context properties traits name category "
-    "writeKey".split()
-)
+KNOWN = {
+    "type", "event", "userId", "anonymousId", "messageId", "timestamp", "originalTimestamp", "sentAt", "context", "properties",
+    "traits", "name", "category", "writeKey",
+}  # fmt: skip
 DEVICE = {
     "app_version": ("app", "version"),
     "platform": ("os", "name"),
@@ -196,7 +196,7 @@ def _dig(context: Any, path: tuple[str, ...], raw: str) -> str | None:
     return found.text
 
 
-def decode(body: bytes, received_at: int, type: str | None = None, limits: Limits | None = None) -> Twin:
+def decode(body: bytes, received_at: int, endpoint: str | None = None, limits: Limits | None = None) -> Twin:
     """The events and rejects of a body that is valid JSON."""
     text = body.decode().strip(" \t\n\r")
     root = _value(text, 0)[0]
@@ -210,8 +210,8 @@ def decode(body: bytes, received_at: int, type: str | None = None, limits: Limit
             known[name] = value
         else:
             batch.append((name, value.raw))
-    if type is not None or not known.get("batch", MISSING).given:
-        return _single(root, received_at, type, limits)
+    if endpoint is not None or not known.get("batch", MISSING).given:
+        return _single(root, received_at, endpoint, limits)
     if not isinstance(known["batch"].value, list):
         raise NotABatch
     if any(name != "batch" and _raw_depth(value.raw) > limits.depth_max for name, value in members(text)):
@@ -229,12 +229,12 @@ def decode(body: bytes, received_at: int, type: str | None = None, limits: Limit
     return twin
 
 
-def _single(root: Value, received_at: int, type: str | None, limits: Limits) -> Twin:
+def _single(root: Value, received_at: int, endpoint: str | None, limits: Limits) -> Twin:
     fields = dict(members(root.raw))
-    if type is None and not fields.get("type", MISSING).given:
+    if endpoint is None and not fields.get("type", MISSING).given:
         raise NotABatch
     twin = Twin()
-    _add(twin, root, received_at, type, limits, MISSING, MISSING, [], MISSING)
+    _add(twin, root, received_at, endpoint, limits, MISSING, MISSING, [], MISSING)
     key = fields.get("writeKey", MISSING)
     twin.write_key = key.text if isinstance(key.value, str) else None
     return twin
@@ -248,7 +248,7 @@ def _add(
     twin: Twin,
     event: Value,
     received_at: int,
-    type: str | None,
+    endpoint: str | None,
     limits: Limits,
     shared: Value,
     sent: Value,
@@ -256,7 +256,7 @@ def _add(
     batch_context: Value,
 ) -> None:
     try:
-        row, own_context, clash = _event(event, received_at, type, limits, shared, sent)
+        row, own_context, clash = _event(event, received_at, endpoint, limits, shared, sent)
     except Bad as bad:
         twin.rejects.append((bad.reason.value, event.raw.encode()))
         return
@@ -274,7 +274,7 @@ def loads(raw: str) -> Any:
 
 
 def _event(
-    event: Value, received_at: int, type: str | None, limits: Limits, shared: Value, envelope_sent: Value
+    event: Value, received_at: int, endpoint: str | None, limits: Limits, shared: Value, envelope_sent: Value
 ) -> tuple[dict[str, Any], bool, bool]:
     if not isinstance(event.value, dict):
         raise Bad(Reason.NOT_AN_OBJECT)
@@ -293,7 +293,7 @@ def _event(
     def get(name: str) -> Value:
         return fields.get(name, MISSING)
 
-    kind = type or get("type").value
+    kind = endpoint or get("type").value
     if kind not in TYPES or not isinstance(kind, str):
         raise Bad(Reason.UNKNOWN_TYPE)
     content, other = ("traits", "properties") if kind in ("identify", "group") else ("properties", "traits")
@@ -332,7 +332,7 @@ def _event(
 
     for name, unused in (
         ("event", kind != "track"),
-        ("type", type is not None and get("type").raw != f'"{kind}"'),
+        ("type", endpoint is not None and get("type").raw != f'"{kind}"'),
         ("timestamp", get("originalTimestamp").given),
         ("sentAt", _time(own_sent) is None),
         (other, True),

@@ -41,8 +41,6 @@ def is_taken_as_json(body: bytes) -> bool:
     try:
         accepted, rejected, _ = decoder.append(body, 1_795_400_000_000)
     except BodyError as error:
-        assert 0 <= error.offset <= len(body)
-        assert decoder.rows == decoder.reject_rows == 0
         return "is not JSON" not in str(error)
     assert accepted + rejected == 1
     events, rejects = decoder.finish()

@@ -72,9 +72,8 @@ def contexts(draw: Any) -> Any:
             made.append(
                 (name, draw(st.just(None) | LEAVES) if draw(st.integers(0, 9)) == 0 else Raw(shuffled(draw, inside)))
             )
-    for name in ("locale", "library", "_unmapped", "_batch"):
-        if draw(st.integers(0, 5)) == 0:
-            made.append((name, draw(VALUES)))
+    others = [name for name in ("locale", "library", "_unmapped", "_batch") if draw(st.integers(0, 5)) == 0]
+    made += [(name, draw(VALUES)) for name in others]
     return Raw(shuffled(draw, made))
 
 

@@ -6,8 +6,8 @@ class Decoder:
     """Collects the events of many request bodies, and gives them as one batch. One thread at a time.
 
     ``event_bytes_max``: JSON bytes of one event. ``event_name_bytes_max``: bytes of an event's name. ``depth_max``: open
-    containers within one event, itself included (1 to 1000). ``age_max_ms``: an event further behind its arrival gets the time of its
-    arrival, flagged. An event beyond a limit is a reject.
+    containers within one event, itself included (1 to 1000). An event beyond these limits is a reject. ``age_max_ms``: an
+    event further behind its arrival gets the time of its arrival, flagged.
     """
 
     def __init__(
@@ -19,7 +19,10 @@ class Decoder:
         age_max_ms: int = 63_072_000_000,
     ) -> None: ...
     def append(
-        self, body: bytes | bytearray | memoryview, received_at_ms: int, type: str | None = None
+        self,
+        body: bytes | bytearray | memoryview,
+        received_at_ms: int,
+        type: str | None = None,  # noqa: A002
     ) -> tuple[int, int, str | None]:
         """Append the events of one body; gives (accepted, rejected, the body's ``writeKey``). Releases the GIL.
 
@@ -39,7 +42,10 @@ class Decoder:
     def nbytes(self) -> int:
         """Bytes of the columns."""
     def finish(self) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        """Everything appended: a batch of ``core.schema.RAW`` and one of ``REJECT``, without a copy. The decoder is empty then."""
+        """Everything appended: a batch of ``core.schema.RAW`` and one of ``REJECT``, without a copy.
+
+        The decoder is empty then, and can be used again.
+        """
 
 def parse_timestamp(text: str | bytes) -> int | None:
-    """Milliseconds since the epoch of a timestamp as SDKs spell them (``csrc/timestamp.h`` lists them), rounded down, or None."""
+    """Milliseconds since the epoch, rounded down, of a timestamp as SDKs spell it (``csrc/timestamp.h`` says how), or None."""

@@ -20,7 +20,9 @@ class Decoded:
 
 
 def decode(
-    payload: bytes | bytearray | memoryview | str, received_at: datetime | int | None = None, type: str | None = None
+    payload: bytes | bytearray | memoryview | str,
+    received_at: datetime | int | None = None,
+    type: str | None = None,  # noqa: A002
 ) -> Decoded:
     """A body of Segment's HTTP Tracking API as columns: a batch, or one event.
 
