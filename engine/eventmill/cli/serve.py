@@ -56,11 +56,14 @@ def run_serve(config: Config) -> None:
     from eventmill.kernels.bloom import RotatingBloom
     from eventmill.serve.engine import Engine
     from eventmill.serve.supervisor import Supervisor
+    from eventmill.serve.tuning import tune
 
     dedup = config.dedup
     logger.info(RotatingBloom(dedup.capacity, dedup.fpr, dedup.window, dedup.slices).describe())
     if not config.ingest.write_keys:
         logger.warning("any write key is accepted; set ingest.write_keys or --write-key to change that")
+
+    tune()
 
     async def main() -> None:
         await Supervisor(config, Engine(config), ready=announce).run()
@@ -88,12 +91,14 @@ def ingest(
     from eventmill.ingest.service import run
     from eventmill.serve.engine_log import open_log
     from eventmill.serve.parent import die_with_parent
+    from eventmill.serve.tuning import tune
 
     log_to_stderr()
     if supervised:
         die_with_parent()
     config = configure(config_file, data=data, http__host=host, http__port=port)
     log = open_log(config)
+    tune()
     try:
         uvloop.run(run(config, log, engine_socket=engine_socket or config.data / ENGINE_SOCKET, ready=announce))
     finally:

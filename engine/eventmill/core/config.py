@@ -48,7 +48,7 @@ class IngestConfig:
     age_max: str = "730d"
     commit_events_max: int = 50_000
     commit_interval: str = "2ms"
-    frame_events_min: int = 512
+    frame_events_min: int = 2_048
     pending_bytes_max: int = 64_000_000
 
 
@@ -78,6 +78,7 @@ class ProcessConfig:
     """The processor."""
 
     batch_events_max: int = 65_536
+    batch_interval: str = "50ms"
     snapshot_interval_events: int = 2_000_000
     session_gap: str = "30m"
     lateness: str = "72h"

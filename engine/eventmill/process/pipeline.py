@@ -19,6 +19,7 @@ import pyarrow as pa
 from eventmill.core import frame, groups, ledger
 from eventmill.core.config import Config
 from eventmill.core.errors import StateError
+from eventmill.core.linger import linger
 from eventmill.core.log import Log, StoredFrame
 from eventmill.core.schema import EVENT, RAW, REJECT, Hop, Topic
 from eventmill.core.stage import Outcome, Stage, StatefulStage
@@ -66,6 +67,7 @@ class Processor:
         state_dir: Path,
         *,
         batch_events_max: int,
+        batch_interval_ms: int = 0,
         snapshot_interval_events: int,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -74,6 +76,7 @@ class Processor:
         self._stages: Sequence[Stage | StatefulStage] = ()
         self._checkpoints = Checkpoints(state_dir, checkpoint=checkpoint)
         self._batch_events_max = batch_events_max
+        self._interval_s = batch_interval_ms / 1000
         self._snapshot_interval_events = snapshot_interval_events
         self._checkpoint = checkpoint
         self._position = 0
@@ -139,6 +142,14 @@ class Processor:
         """Process one batch, waiting up to ``timeout_s`` for input; gives the number of raw events consumed."""
         if not self._log.wait(Topic.RAW, PARTITION, self._position, timeout_s):
             return 0
+        linger(
+            self._log,
+            groups.PROCESS,
+            Topic.RAW,
+            PARTITION,
+            events_max=self._batch_events_max,
+            seconds=self._interval_s,
+        )
         frames = self._log.read(Topic.RAW, PARTITION, self._position, events_max=self._batch_events_max)
         if not frames:
             return 0

@@ -114,6 +114,7 @@ class Engine:
             lambda: build_stages(config),
             config.state_dir,
             batch_events_max=config.process.batch_events_max,
+            batch_interval_ms=parse_duration_ms(config.process.batch_interval),
             snapshot_interval_events=config.process.snapshot_interval_events,
         )
         self._realtime = RealtimeRunner(

@@ -7,7 +7,6 @@ its snapshot summary: what the summary covers is not written again.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from eventmill.core import frame, groups
+from eventmill.core.linger import linger
 from eventmill.core.log import Intent, Log, StoredFrame
 from eventmill.core.schema import EVENT, Topic
 
@@ -71,13 +71,15 @@ class SinkRunner:
         """
         if not self._log.wait(Topic.ENRICHED, PARTITION, self._position, timeout_s):
             return 0
-        deadline = time.monotonic() + (0 if flush else self._interval_s)
-        seen = self._log.end_offset(Topic.ENRICHED, PARTITION)
-        while self._log.lag(self.group, Topic.ENRICHED, PARTITION) < self._events_max:
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._log.wait(Topic.ENRICHED, PARTITION, seen, left):
-                break
-            seen = self._log.end_offset(Topic.ENRICHED, PARTITION)
+        if not flush:
+            linger(
+                self._log,
+                self.group,
+                Topic.ENRICHED,
+                PARTITION,
+                events_max=self._events_max,
+                seconds=self._interval_s,
+            )
         frames = self._log.read(Topic.ENRICHED, PARTITION, self._position, events_max=self._events_max)
         if not frames:
             return 0

@@ -1,0 +1,19 @@
+"""Waiting for a full batch, but not for long: few large batches cost less than many small ones."""
+
+from __future__ import annotations
+
+import time
+
+from eventmill.core.log import Log
+from eventmill.core.schema import Topic
+
+
+def linger(log: Log, group: str, topic: Topic, partition: int, *, events_max: int, seconds: float) -> None:
+    """Return when the group has ``events_max`` events before it, or ``seconds`` have passed."""
+    deadline = time.monotonic() + seconds
+    seen = log.end_offset(topic, partition)
+    while log.lag(group, topic, partition) < events_max:
+        left = deadline - time.monotonic()
+        if left <= 0 or not log.wait(topic, partition, seen, left):
+            return
+        seen = log.end_offset(topic, partition)
