@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -195,9 +196,10 @@ def _sync(path: Path) -> None:
 
 
 def remove(paths: set[str]) -> None:
-    """Delete files that no snapshot refers to."""
+    """Delete files that no snapshot refers to. What cannot be deleted now is left to the clean-up."""
     for path in paths:
-        Path(path).unlink(missing_ok=True)
+        with suppress(OSError):
+            Path(path).unlink()
 
 
 def require(paths: set[str]) -> None:

@@ -142,6 +142,8 @@ class LakeTable:
         self.partitions_max = partitions_max
         self.events = self.folder / "events"
         self._lock = threading.Lock()
+        #: Held from staging to the commit's end, and while files are removed: neither sees the other half done.
+        self.committing = threading.Lock()
         self._names: Names | None = None
         self._in_flight: list[set[str]] = []
         try:
@@ -280,19 +282,20 @@ class LakeTable:
         when not even the outcome can be found out.
         """
         for _ in range(_ATTEMPTS):
-            table = self.load()
-            transaction = table.transaction()
-            snapshot_id = stage(table, transaction)
-            if snapshot_id is None:
-                return None
-            try:
-                transaction.commit_transaction()
-            except CommitFailedException:
-                continue
-            except Exception as error:
-                if not self._landed(snapshot_id, error):
-                    raise StoreError(f"the lake took no commit: {error}") from error
-            return snapshot_id
+            with self.committing:
+                table = self.load()
+                transaction = table.transaction()
+                snapshot_id = stage(table, transaction)
+                if snapshot_id is None:
+                    return None
+                try:
+                    transaction.commit_transaction()
+                except CommitFailedException:
+                    continue
+                except Exception as error:
+                    if not self._landed(snapshot_id, error):
+                        raise StoreError(f"the lake took no commit: {error}") from error
+                return snapshot_id
         raise StoreError(f"the lake's table changed {_ATTEMPTS} times while one commit was tried; stop other writers")
 
     def _landed(self, snapshot_id: int, cause: Exception) -> bool:

@@ -104,12 +104,15 @@ def remove_orphans(lake: LakeTable, *, older_than_ms: int) -> tuple[int, int]:
 
     Gives their number and bytes.
     """
-    # In this order: what is committed while the folder is listed is found in the table, and so stays.
-    candidates = [(path, found.st_size) for path, found in _files(lake.events) if found.st_mtime * 1000 < older_than_ms]
-    kept = lake.paths_in_flight() | referenced(lake)
-    orphans = [(path, size) for path, size in candidates if path not in kept]
-    for path, _ in orphans:
-        Path(path).unlink(missing_ok=True)
+    with lake.committing:
+        # In this order: what another process commits while the folder is listed is found in the table, and so stays.
+        found = [
+            (path, status.st_size) for path, status in _files(lake.events) if status.st_mtime * 1000 < older_than_ms
+        ]
+        kept = lake.paths_in_flight() | referenced(lake)
+        orphans = [(path, size) for path, size in found if path not in kept]
+        for path, _ in orphans:
+            Path(path).unlink(missing_ok=True)
     return len(orphans), sum(size for _, size in orphans)
 
 

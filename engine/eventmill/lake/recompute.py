@@ -164,9 +164,11 @@ def _row_groups(file: pq.ParquetFile, start_ms: int, end_ms: int) -> Iterator[tu
 
 def _bucket(device: pa.StringArray, buckets: int) -> npt.NDArray[np.uint64]:
     """A number below ``buckets`` from the last 8 bytes of each string; any function of the string would do."""
+    if len(device) == 0:
+        return np.empty(0, np.uint64)
     _, offsets, data = device.buffers()
     ends = np.frombuffer(offsets, np.int32)[device.offset : device.offset + len(device) + 1].astype(np.int64)
-    content = np.frombuffer(data, np.uint8) if data is not None else np.zeros(1, np.uint8)
+    content = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
     mixed = np.zeros(len(device), np.uint64)
     for back in range(1, 9):
         position = ends[1:] - back

@@ -69,7 +69,7 @@ def recorded_folder(catalog: Path, events: Path) -> str:
     """The table's folder as its catalog records it; ``events`` itself for a new catalog."""
     if not catalog.exists():
         return str(events)
-    connection = sqlite3.connect(f"file:{catalog}?mode=ro".replace("#", "%23"), uri=True, timeout=30)
+    connection = sqlite3.connect(f"{catalog.as_uri()}?mode=ro", uri=True, timeout=30)
     try:
         row = connection.execute("SELECT metadata_location FROM iceberg_tables").fetchone()
     except sqlite3.Error as error:

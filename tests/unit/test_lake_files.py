@@ -1,0 +1,87 @@
+"""Which file a row goes to."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eventmill.lake.duplicates import contains, mixed, repeated, words
+from eventmill.lake.files import partition
+from eventmill.lake.recompute import _bucket, _runs
+from lake_events import DAY_MS, batch, event_id, row
+
+names = st.text(max_size=3)
+rows = st.lists(st.tuples(names, st.integers(-3 * DAY_MS, 3 * DAY_MS)), max_size=60)
+
+
+@given(rows, st.integers(1, 8), st.integers(1, 12), st.integers(1, 6))
+@settings(max_examples=200, deadline=None)
+def test_every_row_has_one_place_by_date_and_name(
+    given_rows: list[tuple[str, int]], files_few: int, files_max: int, rows_few: int
+) -> None:
+    events = batch(row(i, event=name, timestamp=at) for i, (name, at) in enumerate(given_rows))
+    slices = partition(
+        events, lambda name: name or "nameless", files_few=files_few, files_max=files_max, rows_few=rows_few
+    )
+    seen: Counter[int] = Counter()
+    for part in slices:
+        times = [given_rows[i][1] for i in part.rows]
+        assert times == sorted(times)
+        assert {at // DAY_MS for at in times} == {part.date}
+        assert part.group == "__other__" or {given_rows[i][0] or "nameless" for i in part.rows} == {part.group}
+        seen.update(part.rows.tolist())
+    assert seen == Counter(range(len(given_rows)))
+    keys = [(part.date, part.group) for part in slices]
+    assert len(keys) == len(set(keys))
+    dates = {at // DAY_MS for _, at in given_rows}
+    assert len(slices) <= max(files_few, files_max + len(dates))
+
+
+def test_few_partitions_are_left_as_they_are() -> None:
+    slices = partition(batch(row(i, event=f"event {i}") for i in range(5)), lambda name: name)
+    assert {part.group for part in slices} == {f"event {i}" for i in range(5)}
+
+
+def test_small_partitions_share_one_when_there_are_many() -> None:
+    large = [row(i, event="large") for i in range(20)]
+    events = batch([*large, *(row(100 + i, event=f"rare {i}") for i in range(10))])
+    slices = partition(events, lambda name: name, files_few=4, rows_few=3)
+    assert {part.group: len(part.rows) for part in slices} == {"large": 20, "__other__": 10}
+
+
+def test_the_largest_keep_their_own_when_there_are_too_many() -> None:
+    events = batch(row(i * 100 + k, event=f"event {i}") for i in range(8) for k in range(i + 1))
+    slices = partition(events, lambda name: name, files_few=2, files_max=3, rows_few=1)
+    assert {part.group for part in slices} == {"event 7", "event 6", "event 5", "__other__"}
+
+
+@given(st.lists(st.text(max_size=12)), st.integers(1, 5))
+def test_a_bucket_follows_from_the_string_alone(strings: list[str], buckets: int) -> None:
+    array = pa.array(["in front", *strings], pa.string())
+    whole = _bucket(array, buckets)
+    assert whole.max() < buckets
+    assert _bucket(array.slice(1), buckets).tolist() == whole[1:].tolist()
+    assert [_bucket(pa.array([text], pa.string()), buckets)[0] for text in strings] == whole[1:].tolist()
+
+
+def test_runs_of_dates() -> None:
+    assert list(_runs([])) == []
+    assert list(_runs({7, 1, 2, 3, 9, 10})) == [(1, 3), (7, 7), (9, 10)]
+
+
+@given(st.lists(st.integers(0, 30), max_size=40))
+def test_repeated_ids_are_found(numbers: list[int]) -> None:
+    ids = pa.array([event_id(number) for number in numbers], pa.binary(16))
+    hashes = mixed(words(ids))
+    again = repeated(hashes)
+    expected = [count > 1 for count in map(Counter(numbers).__getitem__, numbers)]
+    assert contains(again, hashes).tolist() == expected
+    assert words(ids.slice(1)).tobytes() == b"".join(ids.slice(1).to_pylist())
+
+
+def test_contains_of_nothing() -> None:
+    assert contains(np.empty(0, np.uint64), np.arange(2, dtype=np.uint64)).tolist() == [False, False]
