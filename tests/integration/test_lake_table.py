@@ -98,7 +98,8 @@ def test_rows_lie_by_date_and_name_and_time(folder: Path) -> None:
         times = [entry["timestamp"] for entry in rows]
         assert (file.start_ms, file.end_ms) == (min(times), max(times))
     # Each reader prunes by it.
-    query = f"SELECT count() AS n FROM {lake.source_sql()} WHERE event_date = toDate({START_MS // DAY_MS + 1}) AND event_group = 'event 1'"
+    chosen = f"event_date = toDate({START_MS // DAY_MS + 1}) AND event_group = 'event 1'"
+    query = f"SELECT count() AS n FROM {lake.source_sql()} WHERE {chosen}"
     assert chdb_query(query) == [
         {"n": sum(e["timestamp"] // DAY_MS == START_MS // DAY_MS + 1 and e["event"] == "event 1" for e in given)}
     ]
