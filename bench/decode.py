@@ -1,10 +1,10 @@
 """How fast do request bodies become Arrow columns, beside orjson with pyarrow and pyarrow's own JSON reader?
 
 One thread each, the same events, in turn; the peers get what suits them: orjson the same bodies, pyarrow.json the events
-as lines without the envelope. The peers make six columns, ours all of core.schema.RAW. Row counts and a checksum of the
-event names are compared before times are.
+as lines without the envelope. The peers make six columns in one piece, ours all of core.schema.RAW in record batches of
+``--rows``, as a group commit would. Row counts and a checksum of the event names are compared before times are.
 
-    python bench/decode.py [--events N] [--batch N] [--runs N] [--json] [--out FILE]
+    python bench/decode.py [--events N] [--batch N] [--rows N] [--runs N] [--json] [--out FILE]
 """
 
 from __future__ import annotations
@@ -62,12 +62,14 @@ def to_bodies(events: list[bytes], batch: int) -> list[bytes]:
     return [head + b",".join(events[at : at + batch]) + tail for at in range(0, len(events), batch)]
 
 
-def run_ours(bodies: list[bytes]) -> pa.RecordBatch:
-    """All bodies into one record batch of all columns."""
-    decoder = Decoder()
+def run_ours(decoder: Decoder, bodies: list[bytes], rows: int) -> pa.Table:
+    """All bodies into record batches of about ``rows`` rows."""
+    batches = []
     for body in bodies:
         decoder.append(body, RECEIVED_AT)
-    return decoder.finish()[0]
+        if decoder.rows >= rows:
+            batches.append(decoder.finish()[0])
+    return pa.Table.from_batches([*batches, decoder.finish()[0]])
 
 
 def run_orjson(bodies: list[bytes]) -> pa.RecordBatch:
@@ -100,12 +102,13 @@ def checksum(result: pa.RecordBatch | pa.Table) -> tuple[int, dict[str, int]]:
     return result.num_rows, dict(sorted(counts.items()))
 
 
-def measure(events: int, batch: int, runs: int, seed: int) -> dict[str, Any]:
+def measure(events: int, batch: int, rows: int, runs: int, seed: int) -> dict[str, Any]:
     """Median, minimum and maximum of every contender in events per second, and our ratio to each peer."""
     made = make_events(events, seed)
     bodies, lines = to_bodies(made, batch), b"\n".join(made)
+    decoder = Decoder()
     jobs: dict[str, Callable[[], Any]] = {
-        "eventmill": lambda: run_ours(bodies),
+        "eventmill": lambda: run_ours(decoder, bodies, rows),
         "orjson_pyarrow": lambda: run_orjson(bodies),
         "pyarrow_json": lambda: run_pyarrow(lines),
     }
@@ -122,6 +125,7 @@ def measure(events: int, batch: int, runs: int, seed: int) -> dict[str, Any]:
         "question": "request bodies to Arrow columns, one thread",
         "events": events,
         "batch": batch,
+        "rows": rows,
         "runs": runs,
         "bytes_per_event": round(sum(map(len, made)) / events, 1),
         "events_per_second": {
@@ -145,12 +149,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--batch", type=int, default=100, help="events a request")
+    parser.add_argument("--rows", type=int, default=10_000, help="rows of our record batches")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("--out", type=Path, help="write the JSON there, too")
     arguments = parser.parse_args()
-    figures = measure(arguments.events, arguments.batch, arguments.runs, arguments.seed)
+    figures = measure(arguments.events, arguments.batch, arguments.rows, arguments.runs, arguments.seed)
     if arguments.out:
         arguments.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if arguments.json:

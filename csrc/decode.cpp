@@ -48,7 +48,7 @@ void add_bytes(std::vector<uint8_t> &to, const void *data, size_t length) {
 
 using namespace em;
 
-struct em_decoder {
+struct __attribute__((visibility("hidden"))) em_decoder {
   public:
     explicit em_decoder(const em_decode_limits &limits) : decoder_(limits), depth_max_(limits.depth_max) {}
 
