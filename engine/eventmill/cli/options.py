@@ -39,6 +39,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    logging.getLogger("pyiceberg").setLevel(logging.WARNING)
 
 
 def friendly(command: F) -> F:

@@ -112,6 +112,7 @@ class QueryConfig:
     seconds_max: int = 30
     result_rows_max: int = 100_000
     scan_rows_max: int = 1_000_000_000
+    memory_bytes_max: int = 4_000_000_000
     concurrency_max: int = 4
 
 

@@ -68,7 +68,7 @@ class RequestReader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(400, "this server does not upgrade connections")
+            pass  # on_headers_complete has refused it
         except httptools.HttpParserCallbackError:
             self._refuse(400, "the request's address or headers cannot be read")
         except httptools.HttpParserError as error:
@@ -122,6 +122,8 @@ class RequestReader:
         self._check_headers()
         if self._hosts > 1 or (self._hosts == 0 and self._parser.get_http_version() == "1.1"):
             self._refuse(400, "exactly one Host header is needed")
+        if self._parser.should_upgrade():
+            self._refuse(400, "this server does not upgrade connections; leave the Upgrade header out")
         length = self._headers.get("content-length", "")
         if length.isdigit() and int(length) > self._limits.request_bytes_max:
             self._refuse_large()
