@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import pyarrow as pa
 
 from eventmill._native.decode import Decoder
 from eventmill.core.clock import now_ms
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ def decode(
         received_at = now_ms()
     elif isinstance(received_at, datetime):
         moment = received_at if received_at.tzinfo else received_at.replace(tzinfo=UTC)
-        received_at = int(moment.timestamp() * 1000)
+        received_at = (moment - _EPOCH) // timedelta(milliseconds=1)
     decoder = Decoder()
     decoder.append(payload.encode() if isinstance(payload, str) else payload, received_at, type)
     return Decoded(*decoder.finish())
