@@ -54,7 +54,7 @@ class Serving:
         data.mkdir(parents=True, exist_ok=True)
         self.messages = (data / "messages.txt").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "eventmill", "serve", "--data", str(data), "--port", "0", *arguments],
+            [sys.executable, "-m", "eventmill", "serve", "--data", str(data), *(("--port", "0") if "--port" not in arguments else ()), *arguments],
             stdout=subprocess.PIPE,
             stderr=self.messages,
             env={**os.environ, **environ},
