@@ -45,12 +45,13 @@ def send(target: Target, bodies: Bodies, outcomes: Any) -> Sent:
         return uvloop.run(sender.send(bodies, outcomes))
 
 
-def sent_report(sent: Sent, events: int) -> dict[str, Any]:
-    """For machines and for the table."""
+def sent_report(sent: Sent, events: int | None) -> dict[str, Any]:
+    """For machines and for the table; ``events`` is None where only the requests were counted."""
     latencies = np.array(sent.latencies or [0.0])
     quantiles = {f"request_seconds_p{p:g}": round(float(np.percentile(latencies, p)), 6) for p in (50, 99, 99.9)}
+    counted = {} if events is None else {"events": events, "events_per_second": round(events / max(sent.seconds, 1e-9))}
     return {
-        "events": events,
+        **counted,
         "requests": sent.requests,
         "acked": sent.acked,
         "refused": sent.refused,
@@ -58,7 +59,6 @@ def sent_report(sent: Sent, events: int) -> dict[str, Any]:
         "retries": sent.retries,
         "bytes": sent.bytes,
         "seconds": round(sent.seconds, 3),
-        "events_per_second": round(events / sent.seconds) if sent.seconds else 0,
         **quantiles,
     }
 
@@ -123,7 +123,7 @@ def generate(
         else:
             bodies = Bodies(requests)
             outcomes = file.outcomes(len(bodies)) if file else np.zeros(len(bodies), np.uint8)
-            report = sent_report(send(target, bodies, outcomes), events if source is None else 0)
+            report = sent_report(send(target, bodies, outcomes), events if source is None else None)
             if file is not None:
                 file.finish()
     if as_json:

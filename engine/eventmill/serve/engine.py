@@ -9,9 +9,11 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
+
+from prometheus_client import Counter
 
 from eventmill.core import groups
 from eventmill.core.clock import now_ms, parse_duration_ms
@@ -21,6 +23,7 @@ from eventmill.generate.oracle import Verdict, judge, stored_rows
 from eventmill.generate.truth import TruthFile
 from eventmill.lake.compact import compact
 from eventmill.lake.table import Lake
+from eventmill.observe import metrics
 from eventmill.observe.audit import Audit, Stored, balance, flights
 from eventmill.observe.trace import trace
 from eventmill.process.pipeline import Processor, build_stages
@@ -33,7 +36,7 @@ from eventmill.sinks.runner import LakeRunner, RealtimeRunner
 
 logger = logging.getLogger(__name__)
 
-_UPKEEP_S: Final = 60.0
+_UPKEEP_S: Final = 15.0
 _DRAIN_S: Final = 60.0
 _FLUSH_S: Final = 600.0
 _CONSUMERS: Final = (
@@ -138,13 +141,25 @@ class Engine:
             watermark=self.stores.lake.watermark,
         )
         self._workers = [
-            Worker("process", self._recover_processor, self.processor.step, self._failed),
-            Worker("realtime", self._realtime.recover, self._step_realtime, self._failed),
-            Worker("lake", self._lake.recover, self._step_lake, self._failed),
-            Worker("rescue", self._recover_rescue, self._step_rescue, self._failed),
+            self._worker("process", self._recover_processor, self.processor.step, metrics.PROCESSED),
+            self._worker("realtime", self._realtime.recover, self._step_realtime, metrics.STORED.labels("realtime")),
+            self._worker("lake", self._lake.recover, self._step_lake, metrics.STORED.labels("lake")),
+            self._worker("rescue", self._recover_rescue, self._step_rescue, metrics.JUDGED),
         ]
         self._upkeep = threading.Thread(target=self._run_upkeep, name="upkeep", daemon=True)
         self._upkeep_stop = threading.Event()
+
+    def _worker(
+        self, name: str, recover: Callable[[], object], step: Callable[[float], int], counter: Counter
+    ) -> Worker:
+        """A worker whose steps are counted, from outside."""
+
+        def counted(timeout_s: float) -> int:
+            taken = step(timeout_s)
+            counter.inc(taken)
+            return taken
+
+        return Worker(name, recover, counted, self._failed)
 
     def start(self) -> None:
         """Recover and go live; returns when every worker has recovered, or one has failed for good."""
@@ -203,6 +218,8 @@ class Engine:
         for count in self.stores.log.ledger():
             totals[count.hop] += count.events
         lags = self.in_flight()
+        for group, lag in lags.items():
+            metrics.LAG.labels(group).set(lag)
         return {"ledger": totals, "lag": lags, "in_flight": sum(lags.values()), "pressure": self.stores.log.pressure()}
 
     def _run_upkeep(self) -> None:
@@ -210,6 +227,7 @@ class Engine:
         every_s = parse_duration_ms(self.config.lake.compact_interval) / 1000
         while not self._upkeep_stop.wait(min(_UPKEEP_S, every_s)):
             try:
+                self.status()
                 self.trim_log()
                 if time.monotonic() - compacted >= every_s:
                     compacted = time.monotonic()
