@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import HttpConfig
+from eventmill.net import unix
 from eventmill.net.messages import Handler, Request, Response
 from eventmill.net.protocol import Continue, Received, Refused, RequestReader
 
@@ -66,9 +67,10 @@ class HttpServer:
         self._sweep_too()
 
     async def start_unix(self, path: Path) -> None:
-        """Listen on a unix socket."""
+        """Listen on a unix socket that only this user may connect to."""
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_unix_server(lambda: _Connection(self), str(path), backlog=_BACKLOG))
+        bound = unix.listener(path)
+        self._servers.append(await loop.create_unix_server(lambda: _Connection(self), sock=bound, backlog=_BACKLOG))
         self._sweep_too()
 
     def _sweep_too(self) -> None:
