@@ -42,7 +42,8 @@ def send(target: Target, bodies: Bodies, outcomes: Any) -> Sent:
     with bar() as progress:
         task = progress.add_task("sending", total=len(bodies))
         sender = Sender(target, progress=lambda count: progress.advance(task, count))
-        return uvloop.run(sender.send(bodies, outcomes))
+        sent: Sent = uvloop.run(sender.send(bodies, outcomes))
+        return sent
 
 
 def sent_report(sent: Sent, events: int | None) -> dict[str, Any]:

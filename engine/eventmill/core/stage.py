@@ -25,7 +25,10 @@ class Stage(Protocol):
     newest snapshot. A stage never asks the wall clock and never draws random numbers.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Names the stage in snapshots and metrics."""
+        ...
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """Process one batch, in log order."""

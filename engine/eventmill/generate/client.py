@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -54,6 +54,16 @@ class Sent:
     bytes: int = 0
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
+
+
+class Bodies(Protocol):
+    """Request bodies by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> bytes | memoryview:
+        """One body."""
+        ...
 
 
 class _Connection(asyncio.Protocol):
@@ -119,7 +129,7 @@ class Sender:
             lines.append(f"Content-Encoding: {target.encoding}")
         self._head = ("\r\n".join(lines) + "\r\nContent-Length: ").encode()
 
-    async def send(self, bodies: Sequence[bytes | memoryview], outcomes: npt.NDArray[np.uint8]) -> Sent:
+    async def send(self, bodies: Bodies, outcomes: npt.NDArray[np.uint8]) -> Sent:
         """Send all bodies; ``outcomes[i]`` becomes the outcome of body i as soon as it is known."""
         sent = Sent(requests=len(bodies))
         queue = iter(range(len(bodies)))
@@ -140,7 +150,7 @@ class Sender:
     async def _lane(
         self,
         queue: Iterator[int],
-        bodies: Sequence[bytes | memoryview],
+        bodies: Bodies,
         outcomes: npt.NDArray[np.uint8],
         sent: Sent,
         started: float,

@@ -6,6 +6,7 @@ from typing import Final
 
 import zstandard
 from isal import isal_zlib
+from isal.isal_zlib import error as IsalError  # noqa: N812
 
 _STEP: Final = 65_536
 _GZIP_WBITS: Final = 31
@@ -57,7 +58,7 @@ def _gunzip(body: bytes, cap: int) -> bytes:
             if not part and not rest and not stream.eof:
                 raise InflateError(400, "the gzip body is truncated")
             parts.append(part)
-    except isal_zlib.error as error:
+    except IsalError as error:  # type: ignore[misc]
         raise InflateError(400, f"the body is not gzip as Content-Encoding says: {error}") from error
     if stream.unused_data:
         raise InflateError(400, "something follows the gzip body; send one member")

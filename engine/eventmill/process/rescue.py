@@ -78,7 +78,7 @@ class Rescue:
         self._position = following
         if offsets:
             self._put_back_through = offsets[-1] + 1
-        return suspects.num_rows
+        return int(suspects.num_rows)
 
     def _stored_everything(self, deadline: float) -> bool:
         def left() -> float:
