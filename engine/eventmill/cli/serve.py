@@ -49,7 +49,7 @@ def serve(
 
 def run_serve(config: Config) -> None:
     """Serve until told to stop; the caller holds the data folder."""
-    from eventmill.serve.supervisor import prepare_metrics
+    from eventmill.serve.shared_metrics import prepare_metrics
 
     prepare_metrics(config)
     # chdb and the metrics are imported only now: the one is heavy, the others read their folder at import.

@@ -1,0 +1,1 @@
+"""The query service: trends and guarded SQL over both stores."""

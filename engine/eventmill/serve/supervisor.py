@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -26,19 +25,6 @@ logger = logging.getLogger(__name__)
 _RESTART_S: Final = 0.5
 _WORKER_START_S: Final = 60.0
 _WORKER_DRAIN_S: Final = 40.0
-
-
-def metrics_folder(config: Config) -> Path:
-    """Where the processes share their metrics."""
-    return config.state_dir / "metrics"
-
-
-def prepare_metrics(config: Config) -> None:
-    """Start with empty shared metrics; must run before prometheus_client is imported."""
-    folder = metrics_folder(config)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
 @dataclass

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from eventmill.core.errors import StoreError
 from eventmill.core.schema import Flag
@@ -141,6 +140,12 @@ class RealtimeStore:
         Names without a database are those of this store. Raises ``StoreError`` with a code.
         """
         return self._clients.query_readonly(sql, parameters, settings)
+
+    def explain_readonly(
+        self, kind: str, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+    ) -> list[list[str]]:
+        """Rows of ``EXPLAIN kind`` as text, on a connection as in ``query_readonly``."""
+        return self._clients.explain_readonly(kind, sql, parameters, settings)
 
     def command(self, statement: str) -> None:
         """Run a statement of ours that answers nothing."""
