@@ -61,15 +61,19 @@ class Service:
         bound = reuse_port_socket("127.0.0.1", 0)
         await self.server.start(bound)
         self.port = bound.getsockname()[1]
+        self.clients = []
         return self
 
     async def __aexit__(self, *_):
+        for client in self.clients:
+            client.writer.close()
         await self.server.drain()
         await self.committer.close()
         self.proxy.close()
 
     async def connect(self):
-        return Client(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.clients.append(Client(*await asyncio.open_connection("127.0.0.1", self.port)))
+        return self.clients[-1]
 
     def raw(self):
         frames = self.log.read(Topic.RAW, 0, 0, events_max=1 << 40)

@@ -1,36 +1,39 @@
-"""The server round the protocol: sockets, deadlines, back-pressure, CORS, drain."""
+"""The server round the protocol: listening sockets, the cap on connections, deadlines, CORS, drain."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import resource
 import socket
-from collections import deque
+from collections.abc import Callable
 from email.utils import formatdate
-from http import HTTPStatus
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import HttpConfig
 from eventmill.net import unix
+from eventmill.net.connection import LINGER_S, Connection
 from eventmill.net.messages import Handler, Request, Response
-from eventmill.net.protocol import Continue, Received, Refused, RequestReader
 
 logger = logging.getLogger(__name__)
 
+#: Judges a request by its head while the client waits for ``100 Continue``: an answer is final, ``None`` lets it go on.
+Admit = Callable[[Request], Response | None]
+
 _BACKLOG: Final = 4096
 _SWEEP_S: Final = 1.0
-_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
-_PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-Encoding",
-    "Access-Control-Max-Age": "86400",
-}
+_SHED_MAX: Final = 256
+_SPARE_FILES: Final = 256
+_PORT_MAX: Final = 65_535
 
 
 def reuse_port_socket(host: str, port: int) -> socket.socket:
-    """A bound TCP socket whose port other sockets of this user may share (SO_REUSEPORT)."""
+    """A bound TCP socket whose port other sockets of this user may share (SO_REUSEPORT). Raises ``OSError``."""
+    if not 0 <= port <= _PORT_MAX:
+        raise OSError(errno.EINVAL, f"a port lies between 0 and {_PORT_MAX}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -44,16 +47,45 @@ def reuse_port_socket(host: str, port: int) -> socket.socket:
     return bound
 
 
-class HttpServer:
-    """Serves one handler on any number of sockets."""
+def allow_open_files(connections: int) -> None:
+    """Raise this process's limit on open files so that ``connections`` fit; a warning when the hard limit is below."""
+    needed = connections + _SHED_MAX + _SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    granted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    if granted < needed:
+        logger.warning(
+            "only %d files may be open, %d connections need %d: raise `ulimit -Hn` or lower http.connections_max",
+            granted, connections, needed,
+        )  # fmt: skip
 
-    def __init__(self, handler: Handler, limits: HttpConfig) -> None:
+
+class HttpServer:
+    """Serves one handler on any number of sockets.
+
+    ``admit`` judges requests that come with ``Expect: 100-continue``; ``on_refused`` hears the status of each request
+    that the server itself refused, so that no handler saw it.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        limits: HttpConfig,
+        *,
+        admit: Admit = lambda _: None,
+        on_refused: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.handler = handler
         self.limits = limits
+        self.admit = admit
+        self.on_refused = on_refused
         self.deadline_s = parse_duration_ms(limits.request_deadline) / 1000
         self.idle_s = parse_duration_ms(limits.idle_timeout) / 1000
-        self.connections: set[_Connection] = set()
+        self.connections: set[Connection] = set()
         self.draining = False
+        self._shed = 0
         self._servers: list[asyncio.Server] = []
         self._empty = asyncio.Event()
         self._empty.set()
@@ -63,14 +95,14 @@ class HttpServer:
     async def start(self, bound: socket.socket) -> None:
         """Listen on a bound socket."""
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(lambda: _Connection(self), sock=bound, backlog=_BACKLOG))
+        self._servers.append(await loop.create_server(lambda: Connection(self), sock=bound, backlog=_BACKLOG))
         self._sweep_too()
 
     async def start_unix(self, path: Path) -> None:
         """Listen on a unix socket that only this user may connect to."""
         loop = asyncio.get_running_loop()
         bound = unix.listener(path)
-        self._servers.append(await loop.create_unix_server(lambda: _Connection(self), sock=bound, backlog=_BACKLOG))
+        self._servers.append(await loop.create_unix_server(lambda: Connection(self), sock=bound, backlog=_BACKLOG))
         self._sweep_too()
 
     def _sweep_too(self) -> None:
@@ -85,157 +117,64 @@ class HttpServer:
             await asyncio.sleep(pause)
             now = loop.time()
             for connection in list(self.connections):
-                connection.check_deadline(now)
+                connection.check(now)
 
     async def drain(self) -> None:
-        """Stop listening, finish the requests in flight, close all connections."""
+        """Stop listening, finish the requests in flight, close all connections.
+
+        What has not finished within the request deadline is cut off: no client can hold up the end.
+        """
         self.draining = True
         for server in self._servers:
             server.close()
         for connection in list(self.connections):
             connection.close_when_idle()
-        await self._empty.wait()
+        try:
+            async with asyncio.timeout(self.deadline_s + LINGER_S):
+                await self._empty.wait()
+        except TimeoutError:
+            logger.warning("%d connections did not end within the deadline and are cut off", len(self.connections))
+            for connection in list(self.connections):
+                connection.abort()
+            await self._empty.wait()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def joined(self, connection: _Connection) -> None:
-        """Count a connection in."""
+    @property
+    def full(self) -> bool:
+        """Whether a new connection is only told to come back later."""
+        return self.draining or len(self.connections) - self._shed >= self.limits.connections_max
+
+    def joined(self, connection: Connection) -> bool:
+        """Count a connection in; false when there is not even room to refuse it politely."""
+        if connection.shed and self._shed >= _SHED_MAX:
+            return False
+        self._shed += connection.shed
         self.connections.add(connection)
         self._empty.clear()
+        return True
 
-    def left(self, connection: _Connection) -> None:
+    def left(self, connection: Connection) -> None:
         """Count a connection out."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self._shed -= connection.shed
         if not self.connections:
             self._empty.set()
 
-    def date(self, now: float) -> str:
+    def date(self) -> str:
         """The Date header, made once a second."""
-        if now - self._date[0] >= 1:
+        now = asyncio.get_running_loop().time()
+        if now - self._date[0] >= 1 or not self._date[1]:
             self._date = (now, formatdate(usegmt=True))
         return self._date[1]
 
     def cors(self, request: Request) -> dict[str, str]:
-        """CORS headers for an allowed origin."""
-        origin = request.headers.get("origin")
+        """CORS headers for an allowed origin; caches are told that the answer depends on it."""
         allowed = self.limits.cors_origins
-        if origin is None or not allowed or not ("*" in allowed or origin in allowed):
+        if not allowed:
             return {}
+        origin = request.headers.get("origin")
+        if origin is None or not ("*" in allowed or origin in allowed):
+            return {"Vary": "Origin"}
         return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-
-
-class _Connection(asyncio.Protocol):
-    def __init__(self, server: HttpServer) -> None:
-        self._server = server
-        self._loop = asyncio.get_running_loop()
-        self._reader = RequestReader(server.limits)
-        self._answers: deque[tuple[asyncio.Task[Response], Request, bool]] = deque()
-        self._since = self._loop.time()
-        self._closing = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        server = self._server
-        if server.draining or len(server.connections) >= server.limits.connections_max:
-            self._write(Response.error(503, "too many connections", {"Retry-After": "1"}), {}, keep_alive=False)
-            self._transport.close()
-            self._closing = True
-            return
-        server.joined(self)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        # Requests under way go on: their events may be on the way to the log already.
-        self._closing = True
-        self._server.left(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self._closing:
-            return
-        if not self._reader.in_request:
-            self._since = self._loop.time()
-        for found in self._reader.feed(data):
-            if isinstance(found, Continue):
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            elif isinstance(found, Received):
-                self._handle(found)
-            else:
-                self._refuse(found)
-        self._since = self._loop.time() if not self._reader.in_request else self._since
-
-    def _handle(self, received: Received) -> None:
-        request = received.request
-        task = self._loop.create_task(self._answer(request))
-        self._answers.append((task, request, received.keep_alive))
-        task.add_done_callback(self._flush)
-        if len(self._answers) >= self._server.limits.pipelined_max:
-            self._transport.pause_reading()
-
-    async def _answer(self, request: Request) -> Response:
-        if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
-            return Response(204, b"", "text/plain", _PREFLIGHT)
-        try:
-            return await self._server.handler(request)
-        except Exception:
-            logger.exception("%s %s failed", request.method, request.path)
-            return Response.error(500, "an internal error; the server's log has its cause")
-
-    def _refuse(self, refused: Refused) -> None:
-        async def answer() -> Response:
-            return Response.error(refused.status, refused.message)
-
-        request = Request("", "", {}, {}, b"")
-        task = self._loop.create_task(answer())
-        self._answers.append((task, request, False))
-        task.add_done_callback(self._flush)
-
-    def _flush(self, _: object) -> None:
-        """Write the answers that are due, in the order of their requests."""
-        while self._answers and self._answers[0][0].done():
-            task, request, keep_alive = self._answers.popleft()
-            if self._closing:
-                continue
-            keep_alive = keep_alive and not self._server.draining
-            self._write(task.result(), self._server.cors(request), keep_alive=keep_alive, head=request.method == "HEAD")
-            if not keep_alive:
-                self._closing = True
-                self._transport.close()
-        if not self._closing:
-            self._since = self._loop.time()
-            if len(self._answers) < self._server.limits.pipelined_max:
-                self._transport.resume_reading()
-
-    def _write(self, response: Response, extra: dict[str, str], *, keep_alive: bool, head: bool = False) -> None:
-        lines = [
-            f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}",
-            f"Date: {self._server.date(self._loop.time())}",
-            f"Content-Length: {len(response.body)}",
-        ]
-        if response.body:
-            lines.append(f"Content-Type: {response.content_type}")
-        lines += [f"{name}: {value}" for name, value in (*response.headers.items(), *extra.items())]
-        lines.append("Connection: keep-alive\r\n\r\n" if keep_alive else "Connection: close\r\n\r\n")
-        self._transport.write("\r\n".join(lines).encode("latin-1") + (b"" if head else response.body))
-
-    def check_deadline(self, now: float) -> None:
-        """Close when a request takes too long to arrive, or the connection is idle for too long."""
-        if self._answers or self._closing:
-            return
-        if self._reader.in_request and now - self._since > self._server.deadline_s:
-            message = f"the request did not arrive within {self._server.deadline_s:g} s (http.request_deadline)"
-            self._write(Response.error(408, message), {}, keep_alive=False)
-        elif self._reader.in_request or now - self._since <= self._server.idle_s:
-            return
-        self._closing = True
-        self._transport.close()
-
-    def close_when_idle(self) -> None:
-        """For the drain: close now, or after the answers that are due."""
-        if not self._answers and not self._reader.in_request:
-            self._closing = True
-            self._transport.close()
-
-    def pause_writing(self) -> None:
-        self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self._transport.resume_reading()
