@@ -1,57 +1,68 @@
-"""Translation of csrc/enrich.h."""
+"""Translation of csrc/enrich.h; eventmill._native.enrich is documented in its .pyi."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
+from kernels cimport (
+    EM_SECRET_BYTES,
+    as_strings,
+    as_table,
+    em_dimension_build,
+    em_dimension_find,
+    em_slot,
+    em_strings,
+    em_table,
+)
 
-cdef extern from "enrich.h":
-    ctypedef struct em_slot:
-        uint32_t tag
-        int32_t row
-
-    ctypedef struct em_dimension:
-        em_slot *slots
-        uint64_t size
-        uint64_t seed
-        const int32_t *offsets
-        const uint8_t *data
-
-    int64_t em_dimension_build(em_dimension *dimension, size_t n) nogil
-    void em_dimension_find(
-        const em_dimension *dimension, const int32_t *offsets, const uint8_t *data, const uint8_t *valid,
-        size_t valid_offset, size_t n, int32_t *rows
-    ) nogil
-
-
+SECRET_BYTES = EM_SECRET_BYTES
 SLOT_BYTES = sizeof(em_slot)
 
 
 cdef class Dimension:
-    cdef em_dimension _dimension
+    cdef em_table _table
+    cdef bytes _secret
     cdef uint8_t[::1] _slots
 
-    def __init__(self, uint8_t[::1] slots not None, uint64_t seed, uintptr_t offsets, uintptr_t data, size_t n):
-        cdef Py_ssize_t size = slots.shape[0] // <Py_ssize_t>sizeof(em_slot)
-        if size < 2 or size & (size - 1) or <size_t>size < 2 * n:
-            raise ValueError("slots must be a power of two, at least twice the number of keys")
-        self._slots = slots
-        self._dimension.slots = <em_slot *>&slots[0]
-        self._dimension.size = size
-        self._dimension.seed = seed
-        self._dimension.offsets = <const int32_t *>offsets
-        self._dimension.data = <const uint8_t *>data
-        cdef int64_t twice
-        with nogil:
-            twice = em_dimension_build(&self._dimension, n)
+    def __init__(
+        self,
+        const int32_t[::1] offsets not None,
+        const uint8_t[::1] data not None,
+        const int32_t[::1] numbers not None,
+        uint8_t[::1] slots not None,
+        bytes secret not None,
+    ):
+        cdef em_strings keys = as_strings(offsets, data)
+        cdef size_t n = offsets.shape[0] - 1
+        cdef int64_t twice = -1
+        self._slots, self._secret = slots, secret
+        self._table = as_table(slots, secret, n)
+        if <size_t>numbers.shape[0] != n:
+            raise ValueError("numbers must be as long as the column")
+        if n:
+            with nogil:
+                twice = em_dimension_build(&self._table, keys, &numbers[0], n)
         if twice >= 0:
             raise KeyError(twice)
 
-    def find(self, uintptr_t offsets, uintptr_t data, uintptr_t valid, size_t valid_offset, int32_t[::1] rows):
-        cdef size_t n = rows.shape[0]
+    def find(
+        self,
+        const int32_t[::1] offsets not None,
+        const uint8_t[::1] data not None,
+        const uint8_t[::1] valid,
+        size_t valid_offset,
+        int32_t missing,
+        int32_t[::1] found not None,
+    ):
+        cdef em_strings values = as_strings(offsets, data)
+        cdef size_t n = offsets.shape[0] - 1
+        cdef const uint8_t *bitmap = NULL
+        if <size_t>found.shape[0] != n:
+            raise ValueError("found must be as long as the column")
         if n == 0:
             return
+        if valid is not None:
+            if <size_t>valid.shape[0] * 8 < valid_offset + n:
+                raise ValueError("valid must have a bit for each value")
+            bitmap = &valid[0]
         with nogil:
-            em_dimension_find(
-                &self._dimension, <const int32_t *>offsets, <const uint8_t *>data, <const uint8_t *>valid,
-                valid_offset, n, &rows[0]
-            )
+            em_dimension_find(&self._table, values, bitmap, valid_offset, n, missing, &found[0])

@@ -1,22 +1,52 @@
-"""Translation of csrc/partition.h."""
+"""Translation of csrc/partition.h; eventmill._native.partition is documented in its .pyi."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
+from kernels cimport (
+    EM_SECRET_BYTES,
+    as_strings,
+    as_table,
+    em_group_order,
+    em_groups,
+    em_murmur2,
+    em_slot,
+    em_strings,
+    em_table,
+)
 
-cdef extern from "partition.h":
-    void em_partition_order(const int32_t *codes, size_t n, size_t groups, int64_t *starts, int64_t *order) nogil
-    int32_t em_murmur2(const uint8_t *key, size_t length) nogil
+SECRET_BYTES = EM_SECRET_BYTES
+SLOT_BYTES = sizeof(em_slot)
 
 
-def order(const int32_t[::1] codes, int64_t[::1] starts, int64_t[::1] rows):
-    cdef size_t n = codes.shape[0], groups = starts.shape[0] - 1
+def groups(
+    const int32_t[::1] offsets not None,
+    const uint8_t[::1] data not None,
+    uint8_t[::1] slots not None,
+    bytes secret not None,
+    int32_t[::1] numbers not None,
+    int32_t[::1] firsts not None,
+):
+    cdef size_t n = offsets.shape[0] - 1, count
+    cdef em_strings strings = as_strings(offsets, data)
+    cdef em_table table = as_table(slots, secret, n)
+    if <size_t>numbers.shape[0] != n or <size_t>firsts.shape[0] != n:
+        raise ValueError("numbers and firsts must be as long as the column")
+    if n == 0:
+        return 0
+    with nogil:
+        count = em_groups(&table, strings, n, &numbers[0], &firsts[0])
+    return count
+
+
+def order(const int32_t[::1] numbers not None, int64_t[::1] starts not None, int32_t[::1] rows not None):
+    cdef size_t n = numbers.shape[0], count = starts.shape[0] - 1
     if <size_t>rows.shape[0] != n:
-        raise ValueError("rows must be as long as codes")
+        raise ValueError("rows must be as long as numbers")
     if n == 0:
         return
     with nogil:
-        em_partition_order(&codes[0], n, groups, &starts[0], &rows[0])
+        em_group_order(&numbers[0], n, count, &starts[0], &rows[0])
 
 
 def murmur2(bytes key not None):

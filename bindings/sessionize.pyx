@@ -1,108 +1,141 @@
-"""Translation of csrc/sessionize.h."""
+"""Translation of csrc/sessionize.h; eventmill._native.sessionize is documented in its .pyi."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-
-cdef extern from "sessionize.h":
-    ctypedef struct em_session:
-        int64_t first
-
-    ctypedef struct em_device:
-        uint64_t key
-
-    ctypedef struct em_sessions:
-        em_device *devices
-        uint64_t slots
-        uint64_t used
-        int64_t latest
-        int64_t gap_ms
-        uint64_t seed
-
-    ctypedef struct em_strings:
-        const int32_t *offsets
-        const uint8_t *data
-
-    size_t em_sessions_assign(
-        em_sessions *state, em_strings devices, const int64_t *at_ms, size_t begin, size_t n, uint64_t limit,
-        int64_t *session_ids
-    ) nogil
-    void em_sessions_move(const em_sessions *source, em_sessions *to, int64_t keep_from_ms) nogil
-    uint64_t em_sessions_count(const em_sessions *state, int64_t keep_from_ms) nogil
-    void em_session_ids(em_strings devices, const int64_t *starts_ms, size_t n, int64_t *session_ids) nogil
-
+from kernels cimport (
+    EM_NO_TIME,
+    EM_SECRET_BYTES,
+    as_secret,
+    as_strings,
+    em_device,
+    em_moment,
+    em_session_ids,
+    em_sessions,
+    em_sessions_assign,
+    em_sessions_exact,
+    em_sessions_reindex,
+    em_strings,
+)
 
 DEVICE_BYTES = sizeof(em_device)
+MOMENT_BYTES = sizeof(em_moment)
+SECRET_BYTES = EM_SECRET_BYTES
 
 
 cdef class Sessions:
     cdef em_sessions _state
-    cdef uint8_t[::1] _table
+    cdef uint8_t[::1] _devices
+    cdef uint64_t[::1] _index
+    cdef bytes _secret
 
-    def __init__(self, uint8_t[::1] table not None, int64_t gap_ms, uint64_t seed):
-        cdef Py_ssize_t slots = table.shape[0] // <Py_ssize_t>sizeof(em_device)
-        if slots < 2 or slots & (slots - 1) or table.shape[0] % <Py_ssize_t>sizeof(em_device):
-            raise ValueError("the table must have a power of two of slots")
-        self._table = table
-        self._state.devices = <em_device *>&table[0]
-        self._state.slots = slots
-        self._state.used = 0
-        self._state.latest = -0x7FFFFFFFFFFFFFFF - 1
+    def __init__(
+        self,
+        uint8_t[::1] devices not None,
+        uint64_t[::1] index not None,
+        bytes secret not None,
+        int64_t gap_ms,
+        int64_t lateness_ms,
+        uint32_t count=0,
+        uint64_t evicted=0,
+        int64_t latest=EM_NO_TIME,
+    ):
+        cdef Py_ssize_t room = devices.shape[0] // <Py_ssize_t>sizeof(em_device)
+        if not 1 <= room <= 0x7FFFFFFF or count > room or gap_ms < 0 or lateness_ms < 1:
+            raise ValueError("devices, count, gap_ms or lateness_ms out of range")
+        self._secret = secret
+        self._state.secret = as_secret(secret)
+        self._devices = devices
+        self._state.devices = <em_device *>&devices[0]
+        self._state.devices_max = room
+        self._state.count = count
+        self._state.evicted = evicted
+        self._state.latest = latest
         self._state.gap_ms = gap_ms
-        self._state.seed = seed
+        self._state.lateness_ms = lateness_ms
+        self.reindex(index)
 
     @property
     def slots(self):
         return self._state.slots
 
     @property
-    def used(self):
-        return self._state.used
+    def count(self):
+        return self._state.count
+
+    @property
+    def evicted(self):
+        return self._state.evicted
 
     @property
     def latest(self):
         return self._state.latest
 
-    def set_position(self, uint64_t used, int64_t latest):
-        self._state.used = used
-        self._state.latest = latest
+    def reindex(self, uint64_t[::1] index not None):
+        cdef size_t slots = index.shape[0]
+        if slots < 4 or slots & (slots - 1) or slots <= self._state.count:
+            raise ValueError("index must have a power of two of slots, more than there are devices")
+        self._index = index
+        with nogil:
+            em_sessions_reindex(&self._state, &index[0], slots)
 
-    def assign(self, uintptr_t offsets, uintptr_t data, const int64_t[::1] at_ms, size_t begin, uint64_t limit,
-               int64_t[::1] session_ids):
-        cdef size_t n = at_ms.shape[0], done
-        if <size_t>session_ids.shape[0] != n:
-            raise ValueError("session_ids must be as long as at_ms")
-        if limit >= self._state.slots:
-            raise ValueError("limit must be below the number of slots")
+    def assign(
+        self,
+        const int32_t[::1] offsets not None,
+        const uint8_t[::1] data not None,
+        const int64_t[::1] at_ms not None,
+        size_t begin,
+        int64_t[::1] session_ids not None,
+    ):
+        cdef em_strings devices = as_strings(offsets, data)
+        cdef size_t n = offsets.shape[0] - 1, done
+        if <size_t>at_ms.shape[0] != n or <size_t>session_ids.shape[0] != n:
+            raise ValueError("device ids, at_ms and session_ids must be equally many")
         if n == 0:
             return 0
-        cdef em_strings devices
-        devices.offsets = <const int32_t *>offsets
-        devices.data = <const uint8_t *>data
         with nogil:
-            done = em_sessions_assign(&self._state, devices, &at_ms[0], begin, n, limit, &session_ids[0])
+            done = em_sessions_assign(&self._state, devices, &at_ms[0], begin, n, &session_ids[0])
         return done
 
-    def count(self, int64_t keep_from_ms):
-        cdef uint64_t found
-        with nogil:
-            found = em_sessions_count(&self._state, keep_from_ms)
-        return found
 
-    def move_to(self, Sessions to not None, int64_t keep_from_ms):
-        with nogil:
-            em_sessions_move(&self._state, &to._state, keep_from_ms)
-        to._state.latest = self._state.latest
-
-
-def session_ids(uintptr_t offsets, uintptr_t data, const int64_t[::1] starts_ms, int64_t[::1] ids):
-    cdef size_t n = starts_ms.shape[0]
-    if <size_t>ids.shape[0] != n:
-        raise ValueError("ids must be as long as starts_ms")
+def exact(
+    const int32_t[::1] offsets not None,
+    const uint8_t[::1] data not None,
+    const int32_t[::1] groups not None,
+    const int32_t[::1] firsts not None,
+    const int64_t[::1] at_ms not None,
+    int64_t gap_ms,
+    int64_t[::1] starts not None,
+    uint8_t[::1] moments not None,
+    uint8_t[::1] spare not None,
+    int64_t[::1] session_ids not None,
+):
+    cdef em_strings devices = as_strings(offsets, data)
+    cdef size_t n = offsets.shape[0] - 1, room = n * sizeof(em_moment), count = firsts.shape[0]
+    if <size_t>at_ms.shape[0] != n or <size_t>session_ids.shape[0] != n or <size_t>groups.shape[0] != n:
+        raise ValueError("device ids, groups, at_ms and session_ids must be equally many")
+    if <size_t>moments.shape[0] < room or <size_t>spare.shape[0] < room or <size_t>starts.shape[0] != count + 1:
+        raise ValueError("moments and spare must have room for every row, starts for every device and one more")
     if n == 0:
         return
-    cdef em_strings devices
-    devices.offsets = <const int32_t *>offsets
-    devices.data = <const uint8_t *>data
+    with nogil:
+        em_sessions_exact(
+            devices, &groups[0], &firsts[0], count, &at_ms[0], n, gap_ms, &starts[0], <em_moment *>&moments[0],
+            <em_moment *>&spare[0], &session_ids[0]
+        )
+
+
+def session_ids(
+    const int32_t[::1] offsets not None,
+    const uint8_t[::1] data not None,
+    const int64_t[::1] starts_ms not None,
+    int64_t[::1] ids not None,
+):
+    cdef em_strings devices = as_strings(offsets, data)
+    cdef size_t n = offsets.shape[0] - 1
+    if <size_t>starts_ms.shape[0] != n or <size_t>ids.shape[0] != n:
+        raise ValueError("device ids, starts_ms and ids must be equally many")
+    if n == 0:
+        return
     with nogil:
         em_session_ids(devices, &starts_ms[0], n, &ids[0])

@@ -1,110 +1,142 @@
 #include "bloom.h"
 
-#include <string.h>
-#include <xxhash.h>
+#include "siphash.h"
 
-/* Odd multipliers from Parquet's split-block specification; each picks one bit of its word. */
-static const uint32_t SALTS[EM_BLOOM_WORDS] = {0x47b6137bU, 0x44974d91U, 0x8824ad5bU, 0xa2b7289dU,
-                                               0x705495c7U, 0x2df1424bU, 0x9efc4947U, 0x5c6bfb31U};
+/* Ids hashed at once (a few KB of stack), and blocks fetched ahead of their use (enough to cover a memory access). */
+enum { CHUNK = 1024, AHEAD = 16, LINE = 64, SECTION = EM_BLOOM_CELLS / EM_BLOOM_PROBES };
 
-/* Ids hashed and prefetched ahead of their use: enough to cover a memory access, few enough to stay in L1. */
-enum { AHEAD = 32, LINE = 64 };
-
-typedef struct {
-    uint32_t *block;
-    uint32_t bits;
-} probe;
-
-static inline probe locate(const em_bloom *bloom, const uint8_t *id) {
-    XXH128_hash_t hash = XXH3_128bits_withSecret(id, EM_BLOOM_ID_BYTES, bloom->secret, EM_BLOOM_SECRET_BYTES);
-    uint64_t index = ((hash.high64 >> 32) * bloom->blocks) >> 32;
-    probe found = {bloom->words + index * bloom->generations * EM_BLOOM_WORDS, (uint32_t)hash.low64};
-    return found;
+EM_VARIANTS
+void em_bloom_hash(const uint8_t *ids, size_t n, uint64_t key0, uint64_t key1, uint64_t *hashes) {
+    for (size_t i = 0; i < n; i++)
+        hashes[i] = em_siphash_id(ids + i * EM_BLOOM_ID_BYTES, key0, key1);
 }
 
-static inline void prefetch(const em_bloom *bloom, const uint32_t *block) {
-    size_t bytes = (size_t)bloom->generations * EM_BLOOM_WORDS * sizeof(uint32_t);
-    for (size_t offset = 0; offset < bytes; offset += LINE)
-        __builtin_prefetch((const char *)block + offset, 1, 3);
+/* The upper half of the hash picks the block, the lower half's eight nibbles a cell in each section: no bit twice. */
+static inline uint8_t *block_of(const em_bloom *bloom, uint64_t hash) {
+    return bloom->cells + (((hash >> 32) * bloom->blocks) >> 32) * EM_BLOOM_CELLS;
 }
 
-static inline void make_mask(uint32_t bits, uint32_t mask[EM_BLOOM_WORDS]) {
-    for (int word = 0; word < EM_BLOOM_WORDS; word++)
-        mask[word] = 1U << ((bits * SALTS[word]) >> 27);
+static inline void cells_of(uint8_t *block, uint64_t hash, uint8_t *cells[EM_BLOOM_PROBES]) {
+    for (unsigned section = 0; section < EM_BLOOM_PROBES; section++)
+        cells[section] = block + section * SECTION + (hash >> (4 * section) & (SECTION - 1));
 }
 
-static inline int holds(const uint32_t *filter, const uint32_t mask[EM_BLOOM_WORDS]) {
-    uint32_t missing = 0;
-    for (int word = 0; word < EM_BLOOM_WORDS; word++)
-        missing |= mask[word] & ~filter[word];
-    return missing == 0;
+/* The generations that hold the id, a bit each. */
+static inline unsigned generations_with(uint8_t *const cells[EM_BLOOM_PROBES]) {
+    unsigned all = 0xff;
+    for (unsigned section = 0; section < EM_BLOOM_PROBES; section++)
+        all &= *cells[section];
+    return all;
 }
 
-static int any_holds(const em_bloom *bloom, const uint32_t *block, const uint32_t mask[EM_BLOOM_WORDS]) {
-    int seen = 0;
-    for (uint32_t generation = 0; generation < bloom->generations; generation++)
-        seen |= holds(block + (size_t)generation * EM_BLOOM_WORDS, mask);
-    return seen;
+static inline void prefetch(const em_bloom *bloom, uint64_t hash) {
+    const uint8_t *block = block_of(bloom, hash);
+    for (size_t offset = 0; offset < EM_BLOOM_CELLS; offset += LINE)
+        __builtin_prefetch(block + offset, 1, 3);
 }
 
-static uint32_t generation_of(const em_bloom *bloom, int64_t slice) {
-    int64_t rest = slice % (int64_t)bloom->generations;
-    return (uint32_t)(rest < 0 ? rest + bloom->generations : rest);
+static unsigned generation_of(int64_t slice) {
+    return (unsigned)((uint64_t)slice % EM_BLOOM_GENERATIONS);
 }
 
-static void clear_generation(em_bloom *bloom, uint32_t generation) {
-    uint32_t *filter = bloom->words + (size_t)generation * EM_BLOOM_WORDS;
-    for (uint64_t block = 0; block < bloom->blocks; block++) {
-        memset(filter, 0, EM_BLOOM_WORDS * sizeof(uint32_t));
-        filter += (size_t)bloom->generations * EM_BLOOM_WORDS;
+static unsigned live_generations(const em_bloom *bloom) {
+    unsigned live = 0;
+    for (uint32_t back = 0; back <= bloom->slices; back++)
+        live |= 1U << generation_of((int64_t)((uint64_t)bloom->slice - back));
+    return live;
+}
+
+static int64_t floor_divide(int64_t value, int64_t by) {
+    return value / by - (value % by < 0);
+}
+
+/* Blocks without such a bit are only read, so memory that nobody wrote to stays unbacked. */
+EM_VARIANTS
+static void clear_blocks(uint8_t *cells, uint64_t begin, uint64_t end, uint8_t generations) {
+    for (uint64_t number = begin; number < end; number++) {
+        uint8_t *block = cells + number * EM_BLOOM_CELLS;
+        uint8_t found = 0;
+        for (size_t cell = 0; cell < EM_BLOOM_CELLS; cell++)
+            found |= block[cell] & generations;
+        if (found)
+            for (size_t cell = 0; cell < EM_BLOOM_CELLS; cell++)
+                block[cell] &= (uint8_t)~generations;
     }
+}
+
+static void sweep(em_bloom *bloom, uint64_t blocks) {
+    unsigned next = generation_of((int64_t)((uint64_t)bloom->slice + 1));
+    uint64_t end = bloom->blocks - bloom->swept < blocks ? bloom->blocks : bloom->swept + blocks;
+    if (bloom->ids[next])
+        clear_blocks(bloom->cells, bloom->swept, end, (uint8_t)(1U << next));
+    bloom->swept = end;
 }
 
 static void turn_to(em_bloom *bloom, int64_t slice) {
-    if (bloom->slice != INT64_MIN) {
-        int64_t turns = slice - bloom->slice;
-        if (turns > (int64_t)bloom->generations)
-            turns = bloom->generations;
-        for (int64_t back = 0; back < turns; back++)
-            clear_generation(bloom, generation_of(bloom, slice - back));
+    uint64_t turns = bloom->slice == EM_BLOOM_NO_SLICE ? 0 : (uint64_t)slice - (uint64_t)bloom->slice;
+    if (turns == 1)
+        sweep(bloom, bloom->blocks);
+    unsigned expired = 0;
+    for (uint64_t turn = 1; turn <= turns && turn <= EM_BLOOM_GENERATIONS; turn++) {
+        unsigned generation = generation_of((int64_t)((uint64_t)bloom->slice + turn));
+        expired |= bloom->ids[generation] ? 1U << generation : 0;
+        bloom->ids[generation] = 0;
     }
+    if (turns > 1 && expired)
+        clear_blocks(bloom->cells, 0, bloom->blocks, (uint8_t)expired);
     bloom->slice = slice;
-    bloom->inserted = 0;
+    bloom->swept = 0;
 }
 
 void em_bloom_observe(em_bloom *bloom, const uint8_t *ids, const int64_t *at_ms, size_t at_stride, size_t n,
                       uint8_t *fresh) {
-    probe ring[AHEAD];
-    for (size_t i = 0; i < n && i < AHEAD; i++) {
-        ring[i] = locate(bloom, ids + i * EM_BLOOM_ID_BYTES);
-        prefetch(bloom, ring[i].block);
-    }
-    for (size_t i = 0; i < n; i++) {
-        probe here = ring[i % AHEAD];
-        if (i + AHEAD < n) {
-            ring[i % AHEAD] = locate(bloom, ids + (i + AHEAD) * EM_BLOOM_ID_BYTES);
-            prefetch(bloom, ring[i % AHEAD].block);
+    uint64_t hashes[CHUNK];
+    int64_t turn_at = bloom->slice == EM_BLOOM_NO_SLICE ? INT64_MIN : (bloom->slice + 1) * bloom->slice_ms;
+    unsigned live = live_generations(bloom), current = generation_of(bloom->slice);
+    for (size_t begin = 0; begin < n; begin += CHUNK) {
+        size_t count = n - begin < CHUNK ? n - begin : CHUNK, unswept = 0;
+        em_bloom_hash(ids + begin * EM_BLOOM_ID_BYTES, count, bloom->key[0], bloom->key[1], hashes);
+        for (size_t i = 0; i < count && i < AHEAD; i++)
+            prefetch(bloom, hashes[i]);
+        for (size_t i = 0; i < count; i++) {
+            if (i + AHEAD < count)
+                prefetch(bloom, hashes[i + AHEAD]);
+            int64_t at = at_ms[(begin + i) * at_stride];
+            if (at >= turn_at) {
+                turn_to(bloom, floor_divide(at, bloom->slice_ms));
+                turn_at = (bloom->slice + 1) * bloom->slice_ms;
+                live = live_generations(bloom);
+                current = generation_of(bloom->slice);
+                unswept = 0;
+            }
+            uint8_t *cells[EM_BLOOM_PROBES];
+            cells_of(block_of(bloom, hashes[i]), hashes[i], cells);
+            unsigned found = generations_with(cells);
+            fresh[begin + i] = (found & live) == 0;
+            /* Into the current slice even when an older one holds it: the id must last a whole window from now. */
+            if (!(found >> current & 1)) {
+                for (unsigned section = 0; section < EM_BLOOM_PROBES; section++)
+                    *cells[section] |= (uint8_t)(1U << current);
+                bloom->ids[current]++;
+            }
+            unswept++;
         }
-        int64_t at = at_ms[i * at_stride];
-        int64_t slice = at / bloom->slice_ms - (at % bloom->slice_ms < 0);
-        if (slice > bloom->slice)
-            turn_to(bloom, slice);
-        uint32_t mask[EM_BLOOM_WORDS];
-        make_mask(here.bits, mask);
-        fresh[i] = (uint8_t)!any_holds(bloom, here.block, mask);
-        /* Always into the current slice, even when an older one holds it: the id must last a whole window from now. */
-        uint32_t *filter = here.block + (size_t)generation_of(bloom, bloom->slice) * EM_BLOOM_WORDS;
-        for (int word = 0; word < EM_BLOOM_WORDS; word++)
-            filter[word] |= mask[word];
-        bloom->inserted++;
+        sweep(bloom, unswept);
     }
 }
 
 void em_bloom_contains(const em_bloom *bloom, const uint8_t *ids, size_t n, uint8_t *seen) {
-    for (size_t i = 0; i < n; i++) {
-        probe here = locate(bloom, ids + i * EM_BLOOM_ID_BYTES);
-        uint32_t mask[EM_BLOOM_WORDS];
-        make_mask(here.bits, mask);
-        seen[i] = (uint8_t)any_holds(bloom, here.block, mask);
+    uint64_t hashes[CHUNK];
+    unsigned live = live_generations(bloom);
+    for (size_t begin = 0; begin < n; begin += CHUNK) {
+        size_t count = n - begin < CHUNK ? n - begin : CHUNK;
+        em_bloom_hash(ids + begin * EM_BLOOM_ID_BYTES, count, bloom->key[0], bloom->key[1], hashes);
+        for (size_t i = 0; i < count; i++) {
+            if (i + AHEAD < count)
+                prefetch(bloom, hashes[i + AHEAD]);
+            uint8_t *cells[EM_BLOOM_PROBES];
+            cells_of(block_of(bloom, hashes[i]), hashes[i], cells);
+            seen[begin + i] = (generations_with(cells) & live) != 0;
+        }
     }
 }

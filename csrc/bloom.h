@@ -1,14 +1,18 @@
 /*
  * A rotating-window split-block Bloom filter over 16-byte ids.
  *
- * Time is cut into slices; `generations` = slices + 1 filters are kept, one a slice, so an id is remembered for at least
- * `slices` whole slices after it was seen. A filter is an array of 256-bit blocks (8 words of 32 bits; an id sets one bit
- * in each word of one block), as in Putze, Sanders, Singler: "Cache-, Hash- and Space-Efficient Bloom Filters" (2007) and
- * Parquet's split-block filter. The generations of one block stand side by side, so an id touches neighbouring cache
- * lines only.
+ * Time is cut into slices, and each slice has a filter of its own (a generation). A filter is an array of blocks of
+ * EM_BLOOM_CELLS bits in EM_BLOOM_PROBES sections; an id sets one bit in each section of one block (Putze, Sanders,
+ * Singler: "Cache-, Hash- and Space-Efficient Bloom Filters", 2007). Eight generations lie on top of one another, bit
+ * by bit: a cell is a byte, and bit g of it belongs to the generation of every slice whose number is g modulo 8. So an
+ * id touches two neighbouring cache lines and eight bytes in them, however many generations are asked.
  *
- * Ownership: the caller owns `words` (blocks * generations * 8, zeroed at first) and `secret`. Nothing is allocated here.
- * Thread safety: one caller at a time.
+ * Of the eight, `slices` + 1 are asked (an id is remembered for at least `slices` whole slices after it was seen), and
+ * the next slice's is cleared while the current one lasts: one block for each id observed, so that a turn of the slice
+ * finds it done after blocks ids. What a quiet slice left over is cleared at its turn, at the speed of memory.
+ *
+ * Ownership: the caller owns `cells` (blocks * EM_BLOOM_CELLS bytes, zeroed at first, best aligned to EM_BLOOM_CELLS).
+ * Nothing is allocated here. Thread safety: one caller at a time.
  */
 #ifndef EVENTMILL_BLOOM_H
 #define EVENTMILL_BLOOM_H
@@ -20,28 +24,42 @@
 extern "C" {
 #endif
 
-enum { EM_BLOOM_WORDS = 8, EM_BLOOM_ID_BYTES = 16, EM_BLOOM_SECRET_BYTES = 192 };
+enum {
+    EM_BLOOM_CELLS = 128,
+    EM_BLOOM_PROBES = 8,
+    EM_BLOOM_GENERATIONS = 8,
+    EM_BLOOM_SLICES_MAX = EM_BLOOM_GENERATIONS - 2,
+    EM_BLOOM_ID_BYTES = 16
+};
+
+/* `slice` before the first id. */
+#define EM_BLOOM_NO_SLICE INT64_MIN
 
 typedef struct {
-    uint32_t *words;       /* [blocks][generations][EM_BLOOM_WORDS] */
-    const uint8_t *secret; /* EM_BLOOM_SECRET_BYTES, keys the hash */
-    uint64_t blocks;       /* below 2^32 */
-    uint32_t generations;  /* at least 2 */
-    int64_t slice_ms;      /* length of a slice */
-    int64_t slice;         /* number of the current slice; INT64_MIN before the first id */
-    uint64_t inserted;     /* ids observed in the current slice */
+    uint8_t *cells;                     /* [blocks][EM_BLOOM_CELLS] */
+    uint64_t blocks;                    /* 1 to 2^32 - 1 */
+    uint64_t key[2];                    /* keys the hash */
+    int64_t slice_ms;                   /* length of a slice, at least 1 */
+    uint32_t slices;                    /* in a window, 1 to EM_BLOOM_SLICES_MAX */
+    int64_t slice;                      /* number of the current slice, or EM_BLOOM_NO_SLICE */
+    uint64_t swept;                     /* blocks of the next slice's generation that are clear */
+    uint64_t ids[EM_BLOOM_GENERATIONS]; /* ids in each generation, probable repeats counted once */
 } em_bloom;
 
 /*
- * Tests and inserts `n` ids in order. `at_ms[i * at_stride]` is the time of row i in ms since the epoch (at_stride 0: one
- * time for all); the running maximum decides the slice, so late times never turn the window back. fresh[i] = 1 when the
- * id had not been seen within the window, else 0.
+ * Tests and inserts `n` ids in order. `at_ms[i * at_stride]` is the time of row i in ms since the epoch, within 2^61 of
+ * it (at_stride 0: one time for all); the running maximum decides the slice, so late times never turn the window back.
+ * fresh[i] = 1 when the id had not been seen within the window, else 0. The state depends on the ids and times only,
+ * not on how they were cut into calls.
  */
 void em_bloom_observe(em_bloom *bloom, const uint8_t *ids, const int64_t *at_ms, size_t at_stride, size_t n,
                       uint8_t *fresh);
 
-/* Tests without inserting: seen[i] = 1 when the id may have been seen. */
+/* Tests without inserting: seen[i] = 1 when the id may have been seen within the window. */
 void em_bloom_contains(const em_bloom *bloom, const uint8_t *ids, size_t n, uint8_t *seen);
+
+/* hashes[i] = SipHash-1-3 of the id at ids + 16 * i. */
+void em_bloom_hash(const uint8_t *ids, size_t n, uint64_t key0, uint64_t key1, uint64_t *hashes);
 
 #ifdef __cplusplus
 }

@@ -1,14 +1,32 @@
 #include "partition.h"
 
-void em_partition_order(const int32_t *codes, size_t n, size_t groups, int64_t *starts, int64_t *order) {
+size_t em_groups(const em_table *table, em_strings strings, size_t n, int32_t *groups, int32_t *firsts) {
+    XXH128_hash_t hashes[EM_TABLE_BLOCK];
+    size_t distinct = 0;
+    for (size_t begin = 0; begin < n; begin += EM_TABLE_BLOCK) {
+        size_t count = n - begin < EM_TABLE_BLOCK ? n - begin : EM_TABLE_BLOCK;
+        em_table_prepare(table, strings, begin, count, hashes);
+        for (size_t i = 0; i < count; i++) {
+            em_slot *slot = em_table_find(table, hashes[i]);
+            if (slot->number_next == 0) {
+                em_table_fill(slot, hashes[i], distinct);
+                firsts[distinct++] = (int32_t)(begin + i);
+            }
+            groups[begin + i] = (int32_t)(slot->number_next - 1);
+        }
+    }
+    return distinct;
+}
+
+void em_group_order(const int32_t *groups, size_t n, size_t count, int64_t *starts, int32_t *order) {
     for (size_t row = 0; row < n; row++)
-        starts[codes[row] + 1]++;
-    for (size_t group = 0; group < groups; group++)
+        starts[groups[row] + 1]++;
+    for (size_t group = 0; group < count; group++)
         starts[group + 1] += starts[group];
     /* Each start is moved to its group's end while rows are placed, and moved back after. */
     for (size_t row = 0; row < n; row++)
-        order[starts[codes[row]]++] = (int64_t)row;
-    for (size_t group = groups; group > 0; group--)
+        order[starts[groups[row]]++] = (int32_t)row;
+    for (size_t group = count; group > 0; group--)
         starts[group] = starts[group - 1];
     starts[0] = 0;
 }

@@ -1,16 +1,23 @@
-"""The dimension join's kernel; ``eventmill.kernels.enrich.Enricher`` is its public face."""
+"""The dimension join's kernel; ``eventmill.kernels.enrich.Enricher`` is its public face.
+
+``offsets`` (int32, rows + 1) and ``data`` (uint8, at least one) are the buffers of an Arrow string column. Arrays are
+C-contiguous. Every call releases the GIL and raises ``ValueError`` when sizes do not fit together.
+"""
 
 from typing import Any
 
+SECRET_BYTES: int
 SLOT_BYTES: int
 
 class Dimension:
-    """A hash table over a string column of ``n`` keys, given by the addresses of its Arrow buffers.
+    """Numbers (int32, from 0) under keys; ``slots``: uint8, a power of two of SLOT_BYTES, more than keys, zeroed.
 
-    ``slots``: uint8, a power of two of SLOT_BYTES, at least 2 * n slots, filled with 0xff. The buffers must outlive the
-    object. Raises ``KeyError(row)`` for a key that is there twice.
+    Raises ``KeyError(row)`` for a key that is there twice. Look-ups are thread-safe.
     """
 
-    def __init__(self, slots: Any, seed: int, offsets: int, data: int, n: int) -> None: ...
-    def find(self, offsets: int, data: int, valid: int, valid_offset: int, rows: Any) -> None:
-        """``rows`` (int32) gets each value's row, -1 for nulls and strangers; ``valid`` 0 = no nulls. Releases the GIL."""
+    def __init__(self, offsets: Any, data: Any, numbers: Any, slots: Any, secret: bytes) -> None: ...
+    def find(self, offsets: Any, data: Any, valid: Any, valid_offset: int, missing: int, found: Any) -> None:
+        """``found`` (int32) gets each value's number, or ``missing`` for nulls and strangers.
+
+        ``valid``: an Arrow validity bitmap (uint8) that begins at bit ``valid_offset``, or ``None``.
+        """

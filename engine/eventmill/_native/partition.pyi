@@ -1,11 +1,25 @@
-"""Grouping rows, and Kafka's key hash."""
+"""Grouping rows, and Kafka's key hash; ``eventmill.kernels.partition`` is their public face.
+
+``offsets`` (int32, rows + 1) and ``data`` (uint8, at least one) are the buffers of an Arrow string column. Arrays are
+C-contiguous. The calls over rows release the GIL and raise ``ValueError`` when sizes do not fit together.
+"""
 
 from typing import Any
 
-def order(codes: Any, starts: Any, rows: Any) -> None:
-    """Stable counting sort: ``rows`` (int64) gets row numbers by group, ``starts`` (int64, groups + 1, zeroed) the bounds.
+SECRET_BYTES: int
+SLOT_BYTES: int
 
-    ``codes`` (int32) must be below the number of groups. Releases the GIL.
+def groups(offsets: Any, data: Any, slots: Any, secret: bytes, numbers: Any, firsts: Any) -> int:
+    """Number the distinct strings by first appearance; gives how many there are.
+
+    ``numbers`` (int32) gets each row's, ``firsts`` (int32, as long) the row where each appears first. ``slots``: uint8, a
+    power of two of SLOT_BYTES, more than rows, zeroed.
+    """
+
+def order(numbers: Any, starts: Any, rows: Any) -> None:
+    """Stable counting sort: ``rows`` (int32) gets row numbers by group, ``starts`` (int64, groups + 1, zeroed) the bounds.
+
+    ``numbers`` (int32) must be below the number of groups.
     """
 
 def murmur2(key: bytes) -> int:

@@ -1,32 +1,66 @@
-"""The sessionizer's kernel; ``eventmill.kernels.sessionize`` is its public face."""
+"""The sessionizer's kernels; ``eventmill.kernels.sessionize`` is their public face.
+
+``offsets`` (int32, rows + 1) and ``data`` (uint8, at least one) are the buffers of an Arrow string column. Arrays are
+C-contiguous. Every call releases the GIL and raises ``ValueError`` when sizes do not fit together.
+"""
 
 from typing import Any
 
 DEVICE_BYTES: int
+MOMENT_BYTES: int
+SECRET_BYTES: int
 
 class Sessions:
-    """A hash table of devices over ``table`` (uint8, a power of two of slots of DEVICE_BYTES, zeroed). Not thread-safe."""
+    """The sessions of devices: ``devices`` (uint8, room for DEVICE_BYTES each), ``index`` (uint64, zeroed).
 
-    def __init__(self, table: Any, gap_ms: int, seed: int) -> None: ...
+    ``count``, ``evicted`` and ``latest`` say what a restored ``devices`` holds. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        devices: Any,
+        index: Any,
+        secret: bytes,
+        gap_ms: int,
+        lateness_ms: int,
+        count: int = 0,
+        evicted: int = 0,
+        latest: int = ...,
+    ) -> None: ...
     @property
-    def slots(self) -> int: ...
+    def slots(self) -> int:
+        """Of the index."""
     @property
-    def used(self) -> int:
-        """Devices in the table."""
+    def count(self) -> int:
+        """Devices."""
+    @property
+    def evicted(self) -> int:
+        """Devices forgotten for want of room."""
     @property
     def latest(self) -> int:
-        """Newest event time seen, ms."""
-    def set_position(self, used: int, latest: int) -> None:
-        """Restore the two numbers above from a snapshot."""
-    def assign(self, offsets: int, data: int, at_ms: Any, begin: int, limit: int, session_ids: Any) -> int:
-        """Session ids (int64) of the rows from ``begin`` on; gives the first row not done (the table is at ``limit``).
+        """Newest event time, ms; the smallest int64 before the first event."""
+    def reindex(self, index: Any) -> None:
+        """Take another index: zeroed, a power of two of slots, more than there are devices."""
+    def assign(self, offsets: Any, data: Any, at_ms: Any, begin: int, session_ids: Any) -> int:
+        """Session ids (int64) of the rows from ``begin`` on; gives the first row not done, for want of a larger index."""
 
-        ``offsets`` and ``data`` are addresses of an Arrow string column's buffers. Releases the GIL.
-        """
-    def count(self, keep_from_ms: int) -> int:
-        """Devices whose newest event is at or after that time."""
-    def move_to(self, to: Sessions, keep_from_ms: int) -> None:
-        """Move those devices into an empty, larger table."""
+def exact(
+    offsets: Any,
+    data: Any,
+    groups: Any,
+    firsts: Any,
+    at_ms: Any,
+    gap_ms: int,
+    starts: Any,
+    moments: Any,
+    spare: Any,
+    session_ids: Any,
+) -> None:
+    """Final session ids (int64) of a whole data set.
 
-def session_ids(offsets: int, data: int, starts_ms: Any, ids: Any) -> None:
-    """The ids of sessions: XXH3-64 of device bytes and start (int64, ms), top bit cleared. Releases the GIL."""
+    ``groups`` (int32) numbers each row's device, ``firsts`` (int32) has a row of each device. To work in: ``starts``
+    (int64, zeroed, devices + 1), ``moments`` and ``spare`` (uint8, MOMENT_BYTES a row).
+    """
+
+def session_ids(offsets: Any, data: Any, starts_ms: Any, ids: Any) -> None:
+    """The ids of sessions: XXH3-64 of device bytes and start (int64, ms), top bit cleared."""

@@ -11,15 +11,17 @@ import pyarrow.compute as pc
 
 from eventmill._native import enrich as native
 from eventmill.core.schema import DIMENSION_NAMES, EVENT, Flag
-from eventmill.kernels.arrow import as_array, as_batch, string_addresses, validity, with_columns
+from eventmill.kernels.arrow import Int32s, Int64s, as_array, as_batch, column, strings, validity, with_columns
+from eventmill.kernels.memory import zeroed
 
 
 class Enricher:
     """Adds a table's columns to batches, by ``key``.
 
     ``table``: a string column ``key`` without nulls or repeats, and the dimensions. A row whose key is null or not in the
-    table gets nulls; if it has a key and the batch has ``flags``, ``Flag.DIMENSIONS_UNKNOWN`` is set, so that it can be put
-    right later. Safe to share between threads.
+    table gets nulls. If the batch has ``flags``, ``flag`` is set where a row has a key that is not in the table, so that it
+    can be put right later, and cleared everywhere else: enriching once more puts it right. Raises ``ValueError`` for a table
+    that is not as said. Safe to share between threads.
 
     >>> import pyarrow as pa
     >>> enricher = Enricher(pa.table({"user_id": ["u1"], "tier": ["gold"]}))
@@ -27,51 +29,77 @@ class Enricher:
     ['gold', None, None]
     """
 
-    def __init__(self, table: Any, key: str = "user_id") -> None:
+    def __init__(self, table: Any, key: str = "user_id", flag: int = Flag.DIMENSIONS_UNKNOWN) -> None:
         dimensions = as_batch(table)
         if key not in dimensions.schema.names:
-            raise ValueError(f"the table has no column {key!r}")
-        self.key = key
-        self._keys = as_array(dimensions.column(key), pa.string())
-        if self._keys.null_count:
-            raise ValueError(f"the column {key!r} has nulls")
-        self._dimensions = {name: dimensions.column(name) for name in dimensions.schema.names if name != key}
-        size = 1 << max(1, (2 * len(self._keys) - 1).bit_length())
-        self._slots = np.full(size * native.SLOT_BYTES, 0xFF, np.uint8)
-        seed = int.from_bytes(os.urandom(8), "little")
+            raise ValueError(f"the table has no column {key!r}; it has {', '.join(dimensions.schema.names)}")
+        self.key, self.flag = key, np.int32(flag)
+        keys = as_array(dimensions.column(key), pa.string())
+        if keys.null_count:
+            raise ValueError(f"the column {key!r} has nulls; leave those rows out")
+        self._distinct, numbers = _distinct_rows(dimensions.drop_columns([key]))
+        self._known = len(keys)
+        self._slots = zeroed(native.SLOT_BYTES << (len(keys) * 3 // 2 + 1).bit_length())
         try:
-            self._native = native.Dimension(self._slots, seed, *string_addresses(self._keys), len(self._keys))
+            self._native = native.Dimension(*strings(keys), numbers, self._slots, os.urandom(native.SECRET_BYTES))
         except KeyError as error:
-            twice = self._keys[error.args[0]].as_py()
+            twice = keys[error.args[0]].as_py()
             raise ValueError(f"the key {twice!r} is in the table twice; keep one row a key") from None
 
     @classmethod
-    def empty(cls) -> Enricher:
-        """No dimensions known: all null, and nothing flagged, since there is nothing to put right."""
-        enricher = cls(pa.table({name: pa.array([], pa.string()) for name in ("user_id", *DIMENSION_NAMES)}))
-        return enricher
+    def empty(cls, key: str = "user_id") -> Enricher:
+        """No dimensions known: country, segment and tier null, and nothing flagged, since nothing could put it right."""
+        return cls(pa.table({name: pa.array([], pa.string()) for name in (key, *DIMENSION_NAMES)}), key)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory beside the table itself."""
+        return self._slots.nbytes
 
     def apply(self, batch: Any) -> pa.RecordBatch:
-        """The batch with the dimension columns added or replaced."""
+        """The batch with the dimension columns added or replaced, in the order of ``core.schema.EVENT`` if it is of events.
+
+        Raises ``TypeError`` or ``ValueError`` when the key's column is missing or no string.
+        """
         rows = as_batch(batch)
-        keys = as_array(rows.column(self.key), pa.string())
-        if len(self._keys) == 0:
-            nulls = {name: pa.nulls(len(rows), column.type) for name, column in self._dimensions.items()}
-            return with_columns(rows, {name: (_field(name, column), column) for name, column in nulls.items()})
+        keys = as_array(column(rows, self.key), pa.string())
+        if self._known == 0:
+            nulls = [pa.nulls(rows.num_rows, field.type) for field in self._distinct.schema]
+            return with_columns(rows, self._fields(nulls))
+        missing = self._distinct.num_rows - 1
         found = np.empty(len(keys), np.int32)
-        self._native.find(*string_addresses(keys), *validity(keys), found)
-        strange = found < 0
-        indices = pa.array(found, mask=strange)
-        added = {name: pc.take(column, indices) for name, column in self._dimensions.items()}
-        columns = {name: (_field(name, column), column) for name, column in added.items()}
-        if "flags" in rows.schema.names and strange.any():
-            unknown = strange & pc.is_valid(keys).to_numpy(zero_copy_only=False)
-            flags = rows.column("flags").to_numpy(zero_copy_only=False) | np.where(
-                unknown, np.int32(Flag.DIMENSIONS_UNKNOWN), np.int32(0)
-            )
-            columns["flags"] = (rows.schema.field("flags"), pa.array(flags, pa.int32()))
+        self._native.find(*strings(keys), *validity(keys), missing, found)
+        indices = pa.array(found)
+        columns = self._fields([pc.take(values, indices) for values in self._distinct.columns])
+        if "flags" in rows.schema.names:
+            unknown = (found == missing) & pc.is_valid(keys).to_numpy(zero_copy_only=False)
+            flags = column(rows, "flags").to_numpy(zero_copy_only=False)
+            flagged = (flags & ~self.flag) | np.where(unknown, self.flag, np.int32(0))
+            columns["flags"] = (rows.schema.field("flags"), pa.array(flagged, pa.int32()))
         return with_columns(rows, columns)
 
+    def _fields(self, values: list[pa.Array]) -> dict[str, tuple[pa.Field, pa.Array]]:
+        fields = [EVENT.field(f.name) if f.name in DIMENSION_NAMES else f for f in self._distinct.schema]
+        return {field.name: (field, array) for field, array in zip(fields, values, strict=True)}
 
-def _field(name: str, column: pa.Array) -> pa.Field:
-    return EVENT.field(name) if name in DIMENSION_NAMES else pa.field(name, column.type)
+
+def _distinct_rows(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Int32s]:
+    """The distinct rows and, at the end, one of nulls; and each row's number among them.
+
+    Dimensions have few values, so few combinations: those stay in the processor's cache when batches are joined.
+    """
+    numbers = np.zeros(rows.num_rows, np.int64)
+    for values in rows.columns:
+        # Numbers and codes stay below the number of rows, so a pair of them fits 64 bits.
+        pairs = numbers * rows.num_rows + _codes(values)
+        numbers = _codes(pa.array(pairs))
+    firsts = np.zeros(int(numbers.max(initial=-1)) + 1, np.int64)
+    firsts[numbers[::-1]] = np.arange(rows.num_rows)[::-1]
+    distinct = rows.take(pa.array([*firsts.tolist(), None], pa.int64()))
+    return distinct, numbers.astype(np.int32)
+
+
+def _codes(values: pa.Array) -> Int64s:
+    """A number for each distinct value, null included, counted from 0 by first appearance."""
+    codes: Int64s = pc.dictionary_encode(values, null_encoding="encode").indices.to_numpy(zero_copy_only=False)
+    return codes.astype(np.int64)

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from eventmill._native import partition as native
-from eventmill.kernels.arrow import as_batch
+from eventmill.kernels.arrow import Int32s, Strings, as_array, as_batch, column, strings
 
 OVERFLOW: Final = "__other__"
 
-murmur2 = native.murmur2
+#: Keys the hash tables of this process, whose results do not depend on it.
+_SECRET: Final = os.urandom(native.SECRET_BYTES)
+
+
+def murmur2(key: bytes) -> int:
+    """The hash by which Apache Kafka's Java client partitions keys, as a signed 32-bit number."""
+    return native.murmur2(key)
+
+
+def group_numbers(values: Strings) -> tuple[Int32s, Int32s]:
+    """Each value's group, numbered by first appearance, and the row where each group appears first."""
+    n = len(values.offsets) - 1
+    slots = 1 << (n * 4 // 3 + 1).bit_length()
+    numbers, firsts = np.empty(n, np.int32), np.empty(n, np.int32)
+    count = native.groups(*values, np.zeros(slots * native.SLOT_BYTES, np.uint8), _SECRET, numbers, firsts)
+    return numbers, firsts[:count]
 
 
 class Names:
     """The first ``names_max`` distinct names keep a bucket of their own, all later ones share ``overflow``.
 
-    So hostile cardinality is bounded; the name itself stays in its column.
+    So hostile cardinality is bounded; the name itself stays in its column. ``known``: names that have a bucket already; new
+    ones are added to it.
     """
 
-    def __init__(self, names_max: int, overflow: str = OVERFLOW) -> None:
+    def __init__(self, names_max: int, overflow: str = OVERFLOW, known: set[str] | None = None) -> None:
         if names_max < 1:
             raise ValueError("names_max must be at least 1")
         self.names_max, self.overflow = names_max, overflow
-        self._known: set[str] = set()
+        self.known = set() if known is None else known
 
     def bucket(self, name: str) -> str:
         """The bucket of a name."""
-        if name in self._known:
+        if name in self.known:
             return name
-        if len(self._known) >= self.names_max:
+        if len(self.known) >= self.names_max:
             return self.overflow
-        self._known.add(name)
+        self.known.add(name)
         return name
 
 
 class Partitioner:
-    """Splits batches by a string column; see ``Names`` for the bound, which holds over all batches.
+    """Splits batches by a string column; see ``Names`` for the bound, which holds over all batches. Not thread-safe.
 
     >>> import pyarrow as pa
     >>> batch = pa.record_batch({"event": ["a", "b", "a"], "n": [1, 2, 3]})
@@ -47,36 +63,53 @@ class Partitioner:
     [('a', [1, 3]), ('b', [2])]
     """
 
-    def __init__(self, names_max: int = 1_000, overflow: str = OVERFLOW, column: str = "event") -> None:
+    def __init__(
+        self,
+        names_max: int = 1_000,
+        overflow: str = OVERFLOW,
+        column: str = "event",
+        known: set[str] | None = None,
+    ) -> None:
         self.column = column
-        self._names = Names(names_max, overflow)
+        self.names = Names(names_max, overflow, known)
 
     def split(self, batch: Any) -> list[tuple[str, pa.RecordBatch]]:
-        """(bucket, its rows in order), by first appearance. The parts are views of one gathered batch."""
+        """(bucket, its rows in order), by first appearance; a null counts as the empty name.
+
+        The parts are views of one gathered batch. Raises ``TypeError`` or ``ValueError`` when the column is missing or no
+        strings.
+        """
         rows = as_batch(batch)
+        values = as_array(column(rows, self.column), pa.string())
         if rows.num_rows == 0:
             return []
-        encoded = pc.dictionary_encode(rows.column(self.column), null_encoding="encode")
+        if values.null_count:
+            values = values.fill_null("")
+        numbers, firsts = group_numbers(strings(values))
         buckets: dict[str, int] = {}
-        of_value = np.array(
-            [
-                buckets.setdefault(self._names.bucket("" if value is None else value), len(buckets))
-                for value in encoded.dictionary.to_pylist()
-            ],
+        of_group = np.array(
+            [buckets.setdefault(self.names.bucket(name), len(buckets)) for name in values.take(firsts).to_pylist()],
             np.int32,
         )
-        codes = of_value[encoded.indices.to_numpy(zero_copy_only=False)]
         if len(buckets) == 1:
             return [(next(iter(buckets)), rows)]
+        if len(buckets) < len(firsts):
+            numbers = of_group[numbers]
         starts = np.zeros(len(buckets) + 1, np.int64)
-        order = np.empty(rows.num_rows, np.int64)
-        native.order(codes, starts, order)
+        order = np.empty(rows.num_rows, np.int32)
+        native.order(numbers, starts, order)
         gathered = rows.take(pa.array(order))
         return [
             (name, gathered.slice(starts[group], starts[group + 1] - starts[group])) for name, group in buckets.items()
         ]
 
 
-def partition(batch: Any, column: str = "event", names_max: int = 1_000) -> list[tuple[str, pa.RecordBatch]]:
+def partition(
+    batch: Any,
+    column: str = "event",
+    names_max: int = 1_000,
+    overflow: str = OVERFLOW,
+    known: set[str] | None = None,
+) -> list[tuple[str, pa.RecordBatch]]:
     """One batch per distinct value of ``column``; past ``names_max`` values the rest share one. See ``Partitioner``."""
-    return Partitioner(names_max, column=column).split(batch)
+    return Partitioner(names_max, overflow, column, known).split(batch)

@@ -1,7 +1,7 @@
 """Sessions: 30 minutes of inactivity per device, in event time.
 
 ``Sessionizer`` assigns ids as events come, in bounded memory; ``sessions_exact`` computes them over a whole data set. A
-session's id is a hash of its device and its start, so both agree wherever the start is the same.
+session's id is a hash of its device and its start (``session_ids``), so both agree wherever the start is the same.
 """
 
 from __future__ import annotations
@@ -11,26 +11,34 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from eventmill._native import sessionize as native
 from eventmill.core.clock import parse_duration_ms
+from eventmill.core.errors import StateError
 from eventmill.core.schema import EVENT
 from eventmill.kernels import state
-from eventmill.kernels.arrow import as_array, as_batch, string_addresses, times_ms, with_columns
+from eventmill.kernels.arrow import Strings, as_array, as_batch, column, strings, times_ms, with_columns
+from eventmill.kernels.memory import zeroed
+from eventmill.kernels.partition import group_numbers
 
 _SLOTS_AT_FIRST: Final = 1 << 12
+_SLOT_BYTES: Final = 8
+_DEVICES_MAX: Final = (1 << 31) - 1
 _FIELD: Final = EVENT.field("session_id")
-_NEVER: Final = -(1 << 62)
 
 
 class Sessionizer:
     """Assigns sessions in log order; events may come out of order and late.
 
-    The two newest sessions of every device active within ``lateness`` (event time) are kept, in at most 64 bytes a device
-    at the usual load. An event within ``gap`` of a kept session joins it; one that bridges two joins them under the older's
-    id; an older one is a session of its own. Ids given before a start moved or sessions were joined stay as they are: they
-    are provisional until the lake's compaction. The state is a function of the rows, whatever the batches were. Not
+    The two newest sessions of a device are kept. An event within ``gap`` of one of them joins it; one that bridges both
+    joins them under the older's id; another is a session of its own. A session keeps the id that it began with: where a
+    late event moves a start or bridges sessions, ids given before stay as they are. So they are provisional, and the exact
+    ones are computed when the lake is compacted (``sessions_exact``).
+
+    Time is the newest ``timestamp`` seen, so timestamps must be bounded beforehand (ingest clamps them to a minute after
+    receipt). Devices idle for longer than ``lateness`` are forgotten, an eighth of it later at most. ``max_devices`` bounds
+    the state: when yet another device comes, the eighth idle longest is forgotten early, and counted in ``evicted``. A device
+    takes 40 bytes and 11 to 21 for the index. The state is a function of the rows, whatever the batches were. Not
     thread-safe.
 
     >>> import pyarrow as pa
@@ -40,95 +48,125 @@ class Sessionizer:
     (True, False)
     """
 
-    def __init__(self, gap: str | int = "30m", lateness: str | int = "72h") -> None:
+    def __init__(self, gap: str | int = "30m", lateness: str | int = "72h", max_devices: int = 20_000_000) -> None:
+        if not 1 <= max_devices <= _DEVICES_MAX:
+            raise ValueError(f"max_devices must be between 1 and {_DEVICES_MAX:,}")
         self.gap_ms = parse_duration_ms(gap)
         self.lateness_ms = parse_duration_ms(lateness)
-        self._start(_SLOTS_AT_FIRST, int.from_bytes(os.urandom(8), "little"))
-
-    def _start(self, slots: int, seed: int) -> None:
-        self._seed = seed
-        self._table = np.zeros(slots * native.DEVICE_BYTES, np.uint8)
-        self._native = native.Sessions(self._table, self.gap_ms, seed)
+        self.max_devices = max_devices
+        self._secret = os.urandom(native.SECRET_BYTES)
+        # Address space for all that may come; memory is taken as devices do.
+        self._table = zeroed(max_devices * native.DEVICE_BYTES)
+        index = _index(_SLOTS_AT_FIRST)
+        self._native = native.Sessions(self._table, index, self._secret, self.gap_ms, self.lateness_ms)
 
     @property
     def devices(self) -> int:
         """Devices with state."""
-        return self._native.used
+        return self._native.count
+
+    @property
+    def evicted(self) -> int:
+        """Devices forgotten early because ``max_devices`` were known."""
+        return self._native.evicted
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory."""
-        return int(self._table.nbytes)
+        """Bytes of memory for the devices that there are."""
+        return self._native.count * native.DEVICE_BYTES + self._native.slots * _SLOT_BYTES
 
     def assign(self, batch: Any) -> pa.RecordBatch:
-        """The batch with ``session_id`` (int64), from its columns ``device_id`` (string) and ``timestamp`` (ms)."""
+        """The batch with ``session_id`` (int64), from its columns ``device_id`` (string) and ``timestamp`` (ms).
+
+        Raises ``TypeError`` or ``ValueError`` when a column is missing, null or of another type; nothing is assigned then.
+        """
         rows = as_batch(batch)
-        devices = as_array(rows.column("device_id"), pa.string())
-        if devices.null_count:
-            raise TypeError("device_id must not be null")
-        times = times_ms(rows.column("timestamp"))
+        devices = _devices(column(rows, "device_id"))
+        times = times_ms(column(rows, "timestamp"))
         ids = np.empty(len(times), np.int64)
-        offsets, data = string_addresses(devices)
         done = 0
-        while (done := self._native.assign(offsets, data, times, done, self._limit, ids)) < len(times):
-            self._make_room()
+        while (done := self._native.assign(*devices, times, done, ids)) < len(times):
+            self._native.reindex(_index(self._native.slots * 2))
         return with_columns(rows, {"session_id": (_FIELD, pa.array(ids))})
-
-    @property
-    def _limit(self) -> int:
-        return self._native.slots * 3 // 4
-
-    def _make_room(self) -> None:
-        """Forget devices beyond the lateness horizon; grow when that frees less than half."""
-        keep_from = max(self._native.latest - self.lateness_ms, _NEVER)
-        kept = self._native.count(keep_from)
-        slots = self._native.slots * (2 if kept * 2 > self._limit else 1)
-        table = np.zeros(slots * native.DEVICE_BYTES, np.uint8)
-        grown = native.Sessions(table, self.gap_ms, self._seed)
-        self._native.move_to(grown, keep_from)
-        self._table, self._native = table, grown
 
     def _parameters(self) -> dict[str, Any]:
         return {"gap_ms": self.gap_ms, "lateness_ms": self.lateness_ms}
 
     def snapshot(self) -> bytes:
-        """The whole state with parameters and checksum."""
-        position = {"used": self._native.used, "latest": self._native.latest, "seed": self._seed}
-        return state.pack("sessions", self._parameters(), position, memoryview(self._table))
+        """The whole state with parameters, secret and checksum."""
+        count = self._native.count
+        position = {
+            "count": count,
+            "evicted": self._native.evicted,
+            "latest": self._native.latest,
+            "secret": self._secret.hex(),
+        }
+        content = self._table[: count * native.DEVICE_BYTES].data
+        return state.pack("sessions", self._parameters(), position, content)
 
     def restore(self, snapshot: bytes) -> None:
-        """Replace the state. Raises ``StateError`` when it is damaged or was taken with other parameters."""
+        """Replace the state. Raises ``StateError`` when it is damaged, has other parameters, or too many devices."""
         position, content = state.unpack("sessions", self._parameters(), snapshot)
-        self._start(len(content) // native.DEVICE_BYTES, position["seed"])
-        self._table[:] = np.frombuffer(content, np.uint8)
-        self._native.set_position(position["used"], position["latest"])
+        count = position["count"]
+        if len(content) != count * native.DEVICE_BYTES:
+            raise StateError("the sessions state is damaged: it has another size; use an older snapshot")
+        if count > self.max_devices:
+            raise StateError(f"the sessions state has {count:,} devices; raise max_devices ({self.max_devices:,})")
+        self._table = zeroed(self.max_devices * native.DEVICE_BYTES)
+        self._table[: len(content)] = np.frombuffer(content, np.uint8)
+        self._secret = bytes.fromhex(position["secret"])
+        slots = _SLOTS_AT_FIRST
+        while slots // 4 * 3 < count:
+            slots *= 2
+        self._native = native.Sessions(
+            self._table,
+            _index(slots),
+            self._secret,
+            self.gap_ms,
+            self.lateness_ms,
+            count,
+            position["evicted"],
+            position["latest"],
+        )
+
+
+def _index(slots: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    return zeroed(slots * _SLOT_BYTES).view(np.uint64)
+
+
+def _devices(device_id: Any) -> Strings:
+    devices = as_array(device_id, pa.string())
+    if devices.null_count:
+        raise TypeError("device_id must not be null")
+    return strings(devices)
 
 
 def sessions_exact(device_id: Any, timestamp: Any, gap_ms: int) -> pa.Int64Array:
     """Session ids (int64) of a whole data set, in the order of its rows, which may be any.
 
     Per device by time, an event more than ``gap_ms`` after the one before starts a session, whose id is made of the device
-    and that event's time. ``device_id``: strings without nulls; ``timestamp``: timestamps or int64 ms.
+    and that event's time. ``device_id``: strings without nulls; ``timestamp``: timestamps or int64 ms. Takes 80 bytes a row
+    while it runs. Raises ``TypeError`` or ``ValueError`` for anything else.
     """
-    devices = as_array(device_id, pa.string())
+    devices = _devices(device_id)
     times = times_ms(timestamp)
-    if len(devices) == 0:
-        return pa.array([], pa.int64())
-    codes = pc.dictionary_encode(devices).indices.to_numpy(zero_copy_only=False)
-    order = np.lexsort((times, codes))
-    by_device, by_time = codes[order], times[order]
-    begins = np.ones(len(order), np.bool_)
-    begins[1:] = (by_device[1:] != by_device[:-1]) | (by_time[1:] - by_time[:-1] > gap_ms)
-    first = np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))
-    starts = np.empty(len(order), np.int64)
-    starts[order] = by_time[first]
-    return session_ids(devices, starts)
+    groups, firsts = group_numbers(devices)
+    if len(groups) != len(times):
+        raise ValueError(f"device_id and timestamp must be equally many, not {len(groups)} and {len(times)}")
+    ids = np.empty(len(times), np.int64)
+    starts = np.zeros(len(firsts) + 1, np.int64)
+    moments = np.empty(len(times) * native.MOMENT_BYTES, np.uint8)
+    spare = np.empty_like(moments)
+    native.exact(*devices, groups, firsts, times, gap_ms, starts, moments, spare, ids)
+    return pa.array(ids)
 
 
 def session_ids(device_id: Any, start_ms: Any) -> pa.Int64Array:
-    """The ids of sessions given by device and start (int64, ms since the epoch)."""
-    devices = as_array(device_id, pa.string())
-    starts = np.ascontiguousarray(start_ms, np.int64)
-    ids = np.empty(len(devices), np.int64)
-    native.session_ids(*string_addresses(devices), starts, ids)
+    """The ids of sessions given by device and start (timestamps or int64 ms since the epoch).
+
+    XXH3-64 of the device's bytes and the start as 8 little-endian bytes, top bit cleared.
+    """
+    devices, starts = _devices(device_id), times_ms(start_ms)
+    ids = np.empty(len(starts), np.int64)
+    native.session_ids(*devices, starts, ids)
     return pa.array(ids)

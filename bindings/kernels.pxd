@@ -1,0 +1,122 @@
+"""The C headers of the kernels over columns, and string columns as they take them."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "strings.h" nogil:
+    int EM_SECRET_BYTES
+
+    ctypedef struct em_strings:
+        const int32_t *offsets
+        const uint8_t *data
+
+    ctypedef struct em_slot:
+        uint32_t number_next
+
+    ctypedef struct em_table:
+        em_slot *slots
+        uint64_t size
+        const uint8_t *secret
+
+
+cdef extern from "bloom.h" nogil:
+    int EM_BLOOM_CELLS
+    int EM_BLOOM_PROBES
+    int EM_BLOOM_GENERATIONS
+    int EM_BLOOM_SLICES_MAX
+    int EM_BLOOM_ID_BYTES
+    int64_t EM_BLOOM_NO_SLICE
+
+    ctypedef struct em_bloom:
+        uint8_t *cells
+        uint64_t blocks
+        uint64_t key[2]
+        int64_t slice_ms
+        uint32_t slices
+        int64_t slice
+        uint64_t swept
+        uint64_t ids[8]
+
+    void em_bloom_observe(
+        em_bloom *bloom, const uint8_t *ids, const int64_t *at_ms, size_t at_stride, size_t n, uint8_t *fresh
+    )
+    void em_bloom_contains(const em_bloom *bloom, const uint8_t *ids, size_t n, uint8_t *seen)
+    void em_bloom_hash(const uint8_t *ids, size_t n, uint64_t key0, uint64_t key1, uint64_t *hashes)
+
+
+cdef extern from "sessionize.h" nogil:
+    int64_t EM_NO_TIME
+
+    ctypedef struct em_device:
+        uint64_t key
+
+    ctypedef struct em_moment:
+        int64_t at_ms
+        int64_t row
+
+    ctypedef struct em_sessions:
+        em_device *devices
+        uint64_t *index
+        uint64_t slots
+        uint32_t count
+        uint32_t devices_max
+        uint64_t evicted
+        int64_t latest
+        int64_t gap_ms
+        int64_t lateness_ms
+        const uint8_t *secret
+
+    size_t em_sessions_assign(
+        em_sessions *state, em_strings devices, const int64_t *at_ms, size_t begin, size_t n, int64_t *session_ids
+    )
+    void em_sessions_reindex(em_sessions *state, uint64_t *index, uint64_t slots)
+    void em_sessions_exact(
+        em_strings devices, const int32_t *groups, const int32_t *firsts, size_t count, const int64_t *at_ms, size_t n,
+        int64_t gap_ms, int64_t *starts, em_moment *moments, em_moment *spare, int64_t *session_ids
+    )
+    void em_session_ids(em_strings devices, const int64_t *starts_ms, size_t n, int64_t *session_ids)
+
+
+cdef extern from "enrich.h" nogil:
+    int64_t em_dimension_build(const em_table *table, em_strings keys, const int32_t *numbers, size_t n)
+    void em_dimension_find(
+        const em_table *table, em_strings values, const uint8_t *valid, size_t valid_offset, size_t n, int32_t missing,
+        int32_t *found
+    )
+
+
+cdef extern from "partition.h" nogil:
+    size_t em_groups(const em_table *table, em_strings strings, size_t n, int32_t *groups, int32_t *firsts)
+    void em_group_order(const int32_t *groups, size_t n, size_t count, int64_t *starts, int32_t *order)
+    int32_t em_murmur2(const uint8_t *key, size_t length)
+
+
+cdef inline em_strings as_strings(const int32_t[::1] offsets, const uint8_t[::1] data) except *:
+    """A column of ``len(offsets) - 1`` strings; ``data`` has at least one byte, which may lie beyond the last string."""
+    cdef Py_ssize_t n = offsets.shape[0] - 1
+    if n < 0 or data.shape[0] < 1 or offsets[0] < 0 or offsets[n] > data.shape[0] or offsets[0] > offsets[n]:
+        raise ValueError("offsets and data are not those of a string column")
+    cdef em_strings strings
+    strings.offsets = &offsets[0]
+    strings.data = &data[0]
+    return strings
+
+
+cdef inline const uint8_t *as_secret(bytes secret) except NULL:
+    """The bytes of a secret, which must outlive their use."""
+    if len(secret) != EM_SECRET_BYTES:
+        raise ValueError(f"the secret must have {EM_SECRET_BYTES} bytes")
+    return <const uint8_t *>secret
+
+
+cdef inline em_table as_table(uint8_t[::1] slots, bytes secret, size_t strings_max) except *:
+    """A table in ``slots``: the bytes of a power of two of slots, more than there are strings. Both must outlive it."""
+    cdef size_t size = slots.shape[0] // sizeof(em_slot)
+    if size < 1 or size & (size - 1) or size <= strings_max or slots.shape[0] % <Py_ssize_t>sizeof(em_slot):
+        raise ValueError("slots must be a power of two, above the number of strings")
+    cdef em_table table
+    table.slots = <em_slot *>&slots[0]
+    table.size = size
+    table.secret = as_secret(secret)
+    return table
