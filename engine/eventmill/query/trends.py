@@ -73,7 +73,9 @@ class Measure:
     def whole(self) -> str:
         """SQL for the result of all ``part``s."""
         if self.of is None:
-            return "sum(part)" if self.function == "events" else f"{DISTINCT}Merge({DISTINCT_PRECISION})(part)"
+            # Of nothing but nulls (no event has a user) the distinct count would be null.
+            distinct = f"ifNull({DISTINCT}Merge({DISTINCT_PRECISION})(part), 0)"
+            return "sum(part)" if self.function == "events" else distinct
         if self.function in _QUANTILES:
             return f"quantileDDMerge({ACCURACY}, {_QUANTILES[self.function]})(part)"
         if self.function == "avg":
@@ -142,7 +144,8 @@ def parse(body: Any, buckets_max: int) -> Trends:
         raise QueryError(f"interval is {str(interval)[:100]!r}; it is one of {', '.join(INTERVALS)}")
     if (span.end - span.start) // INTERVALS[interval] > buckets_max:
         raise QueryError(f"there are over {buckets_max} buckets of a {interval} from {body['from']} to {body['to']}")
-    filters = body.get("filters") or []
+    filters = body.get("filters")
+    filters = [] if filters is None else filters
     if not isinstance(filters, list) or len(filters) > FILTERS_MAX:
         raise QueryError(f"filters must be a list of at most {FILTERS_MAX}")
     limit = body.get("limit", LIMIT)

@@ -35,9 +35,6 @@ def checked(batch: pa.RecordBatch | pa.Table) -> pa.Table:
         table = table.select(list(COLUMNS)).cast(_SCHEMA).combine_chunks()
     except (KeyError, pa.ArrowException, ValueError) as error:
         raise StoreError(f"these rows are not EVENT with {OFFSET}: {error}") from error
-    for field in _SCHEMA:
-        if not field.nullable and table.column(field.name).null_count:
-            raise StoreError(f"column {field.name} holds nulls")
     offsets = offsets_of(table)
     if len(offsets) and bool((offsets[1:] < offsets[:-1]).any()):
         raise StoreError(f"the rows are not in the order of {OFFSET}")
