@@ -24,6 +24,7 @@ from eventmill.kernels.partition import Partitioner
 from eventmill.observe import metrics
 
 _FULL_RETRY_S: Final = 5
+_PRESSURE_FRESH_S: Final = 1.0
 
 
 class _Group:
@@ -48,6 +49,10 @@ class Committer:
         self._interval_s = parse_duration_ms(ingest.commit_interval) / 1000
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        # A quarter, so that the next group can collect while this one is written and neither comes near the limit.
+        self._commit_bytes = ingest.pending_bytes_max // 4
+        self._writing_bytes = 0
+        self._pressure: tuple[float, str | None] = (-_PRESSURE_FRESH_S, None)
         self._spare: Decoder | None = None
         self._group = _Group(self._new_decoder())
         self._writing: _Group | None = None
@@ -64,16 +69,31 @@ class Committer:
 
     def check_room(self) -> None:
         """Raises ``LogUnavailable`` while too much waits for its commit."""
-        waiting = self._group.decoder.nbytes
+        waiting = self._writing_bytes + self._group.decoder.nbytes
         if waiting > self._config.pending_bytes_max:
             raise LogUnavailable(f"{waiting:,} bytes wait for the log (ingest.pending_bytes_max)")
+
+    async def pressure(self) -> str | None:
+        """Why the log takes no events now, about a second old at most; ``None`` when it does."""
+        if self._loop.time() - self._pressure[0] >= _PRESSURE_FRESH_S:
+            self._pressure = (
+                self._loop.time(),
+                self._pressure[1],
+            )  # whoever else asks now is content with the last one
+            try:
+                reason = await self._loop.run_in_executor(self._pool, self._log.pressure)
+            except LogUnavailable as error:
+                reason = str(error)
+            self._pressure = (self._loop.time(), reason)
+        return self._pressure[1]
 
     async def commit(self) -> None:
         """Wait until what was appended is durable. Raises ``LogUnavailable`` when it is not, and then nothing of it is."""
         group = self._group
-        metrics.PENDING_BYTES.set(group.decoder.nbytes)
         if self._writing is None:
-            if group.decoder.rows >= self._config.commit_events_max:
+            decoder = group.decoder
+            full = decoder.rows + decoder.reject_rows >= self._config.commit_events_max
+            if full or decoder.nbytes >= self._commit_bytes:
                 self._start()
             elif self._timer is None:
                 self._timer = self._loop.call_later(self._interval_s, self._start)
@@ -85,14 +105,17 @@ class Committer:
             self._timer = None
         group, self._group = self._group, _Group(self._new_decoder())
         self._writing = group
+        self._writing_bytes = group.decoder.nbytes
+        metrics.PENDING_BYTES.set(self._writing_bytes)
         writing = self._loop.run_in_executor(self._pool, self._write, group.decoder)
         writing.add_done_callback(lambda done: self._written(group, done))
 
     def _written(self, group: _Group, done: asyncio.Future[None]) -> None:
         self._writing = None
-        self._spare = group.decoder
+        self._writing_bytes = 0
         error = done.exception()
         if error is None:
+            self._spare = group.decoder  # after an error nobody knows what it holds
             group.done.set_result(None)
         else:
             group.done.set_exception(error)
@@ -100,6 +123,8 @@ class Committer:
         waiting = self._group.decoder
         if waiting.rows or waiting.reject_rows:
             self._start()
+        else:
+            metrics.PENDING_BYTES.set(0)
 
     def _write(self, decoder: Decoder) -> None:
         started = time.perf_counter()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from eventmill.core.clock import now_ms
 from eventmill.core.config import HttpConfig
-from eventmill.core.errors import BodyError, LogUnavailable
+from eventmill.core.errors import BodyError, EventmillError, LogUnavailable
 from eventmill.ingest.auth import WriteKeys, key_of_header
 from eventmill.ingest.committer import Committer
 from eventmill.net.inflate import InflateError, inflate
@@ -22,11 +23,14 @@ EVENTS: Final[dict[str, str | None]] = {
 }
 #: What the engine answers.
 FORWARDED: Final = ("/v1/query/", "/v1/trace/", "/v1/status", "/v1/audit")
+_OWN: Final = ("/healthz", "/readyz", "/metrics")
+_KNOWN: Final = ", ".join((*EVENTS, "/v1/query/trends", "/v1/query/sql", "/v1/trace/ID", "/v1/status", *_OWN))
 _UNAUTHORIZED: Final = {"WWW-Authenticate": 'Basic realm="eventmill"'}
+_ENCODINGS: Final = {"Accept-Encoding": "identity, gzip, zstd"}
 
 
 class Endpoints:
-    """A ``net.messages.Handler``. ``ready`` tells /readyz whether the log takes events."""
+    """A ``net.messages.Handler``. ``ready`` false makes /readyz say so, whatever the log says."""
 
     def __init__(self, committer: Committer, keys: WriteKeys, limits: HttpConfig, proxy: Proxy) -> None:
         self._committer = committer
@@ -36,45 +40,70 @@ class Endpoints:
         self.ready = True
 
     async def handle(self, request: Request) -> Response:
-        """Route by path."""
+        """Route by path; every answer is counted under a name of a closed set."""
         path = request.path.rstrip("/") or "/"
         if path in EVENTS:
-            response = await self._events(request, EVENTS[path])
-            metrics.REQUESTS.labels(path, str(response.status)).inc()
-            return response
-        if request.path.startswith(FORWARDED):
-            return await self._proxy.forward(request)
+            endpoint, response = path, await self._events(request, EVENTS[path])
+        elif request.path.startswith(FORWARDED):
+            endpoint, response = "engine", await self._proxy.forward(request)
+        elif path in _OWN:
+            endpoint, response = path, await self._own(request, path)
+        else:
+            endpoint, response = "unknown", Response.error(404, f"there is no {request.path}; there are {_KNOWN}")
+        metrics.answered(endpoint, response.status).inc()
+        return response
+
+    async def _own(self, request: Request, path: str) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return Response.error(405, f"ask for {path} by GET", {"Allow": "GET, HEAD, OPTIONS"})
         if path == "/healthz":
             return Response.json(200, {"status": "ok"})
-        if path == "/readyz":
-            return Response.json(200 if self.ready else 503, {"ready": self.ready})
         if path == "/metrics":
-            return Response(200, metrics.render(), metrics.CONTENT_TYPE)
-        known = ", ".join((*EVENTS, "/v1/query/trends", "/v1/query/sql", "/v1/trace/ID", "/v1/status", "/metrics"))
-        return Response.error(404, f"there is no {request.path}; there are {known}")
+            return Response(200, await asyncio.to_thread(metrics.render), metrics.CONTENT_TYPE)
+        reason = await self._committer.pressure() if self.ready else "this worker is stopping"
+        if reason is not None:
+            return Response.json(503, {"ready": False, "reason": reason}, {"Retry-After": "1"})
+        return Response.json(200, {"ready": True})
 
-    async def _events(self, request: Request, kind: str | None) -> Response:
+    def admit(self, request: Request) -> Response | None:
+        """The answer to an event request that its head alone condemns; ``None`` when its body is worth sending."""
+        if (request.path.rstrip("/") or "/") not in EVENTS:
+            return None
+        return self._judge(request)
+
+    def _judge(self, request: Request) -> Response | None:
         if request.method != "POST":
             return Response.error(405, "send events by POST", {"Allow": "POST, OPTIONS"})
-        header_key = key_of_header(request.headers.get("authorization"))
-        if header_key is not None and not self._keys.accepts(header_key):
+        key = key_of_header(request.headers.get("authorization"))
+        if key is not None and not self._keys.accepts(key):
             return self._unauthorized()
         try:
-            body = inflate(request.body, request.headers.get("content-encoding", ""), self._limits.request_bytes_max)
             self._committer.check_room()
+        except LogUnavailable as error:
+            return _unavailable(error, error.retry_after_s)
+        return None
+
+    async def _events(self, request: Request, kind: str | None) -> Response:
+        refusal = self._judge(request)
+        if refusal is not None:
+            return refusal
+        try:
+            body = inflate(request.body, request.headers.get("content-encoding", ""), self._limits.request_bytes_max)
             decoder = self._committer.decoder
             accepted, rejected, body_key = decoder.append(body, now_ms(), kind)
-            if header_key is None and not self._keys.accepts(body_key):
+            if "authorization" not in request.headers and not self._keys.accepts(body_key):
                 decoder.rollback()
                 return self._unauthorized()
             if accepted or rejected:
                 await self._committer.commit()
         except InflateError as error:
-            return Response.error(error.status, str(error))
+            return Response.error(error.status, str(error), _ENCODINGS if error.status == 415 else {})
         except BodyError as error:
             return Response.error(400, str(error))
         except LogUnavailable as error:
-            return Response.error(503, f"{error}; send it again later", {"Retry-After": str(error.retry_after_s)})
+            return _unavailable(error, error.retry_after_s)
+        except EventmillError as error:  # a group past the decoder's or a frame's limit: smaller groups come through
+            return _unavailable(error, 1)
         return Response.json(200, {"success": True, "accepted": accepted, "rejected": rejected})
 
     @staticmethod
@@ -82,3 +111,7 @@ class Endpoints:
         return Response.error(
             401, "wrong or missing write key: send it as HTTP Basic user name, Bearer token, or writeKey", _UNAUTHORIZED
         )
+
+
+def _unavailable(error: EventmillError, retry_after_s: int) -> Response:
+    return Response.error(503, f"{error}; send it again later", {"Retry-After": str(retry_after_s)})

@@ -15,7 +15,8 @@ from eventmill.ingest.auth import WriteKeys
 from eventmill.ingest.committer import Committer
 from eventmill.ingest.endpoints import Endpoints
 from eventmill.net.proxy import Proxy
-from eventmill.net.server import HttpServer, reuse_port_socket
+from eventmill.net.server import HttpServer, allow_open_files, reuse_port_socket
+from eventmill.observe import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,12 @@ async def run(config: Config, log: Log, *, engine_socket: Path, ready: Callable[
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     http = config.http
+    keys = WriteKeys(config.ingest.write_keys)
+    allow_open_files(http.connections_max)
     committer = Committer(log, config.ingest, http)
     proxy = Proxy(engine_socket)
-    endpoints = Endpoints(committer, WriteKeys(config.ingest.write_keys), http, proxy)
-    server = HttpServer(endpoints.handle, http)
+    endpoints = Endpoints(committer, keys, http, proxy)
+    server = HttpServer(endpoints.handle, http, admit=endpoints.admit, on_refused=_count_refusal)
     try:
         bound = reuse_port_socket(http.host, http.port)
     except OSError as error:
@@ -39,8 +42,13 @@ async def run(config: Config, log: Log, *, engine_socket: Path, ready: Callable[
     host = f"[{http.host}]" if ":" in http.host else http.host
     ready(f"http://{host}:{bound.getsockname()[1]}")
     await stopping.wait()
+    logger.info("draining: %d connections", len(server.connections))
     endpoints.ready = False
     await server.drain()
     await committer.close()
     proxy.close()
     logger.info("drained")
+
+
+def _count_refusal(status: int) -> None:
+    metrics.answered("refused", status).inc()

@@ -11,6 +11,7 @@ from isal.isal_zlib import error as IsalError  # noqa: N812
 _STEP: Final = 65_536
 _GZIP_WBITS: Final = 31
 _WINDOW_BYTES_MAX: Final = 8 << 20
+_BLOCKS_MAX: Final = 8_192
 _SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
 
 
@@ -55,7 +56,7 @@ def _gunzip(body: bytes, cap: int) -> bytes:
             total += len(part)
             if total > cap:
                 raise _too_large(cap)
-            if not part and not rest and not stream.eof:
+            if not part and not stream.eof:
                 raise InflateError(400, "the gzip body is truncated")
             parts.append(part)
     except IsalError as error:  # type: ignore[misc]
@@ -91,8 +92,11 @@ def _frame_bytes(body: bytes, checksum: bool) -> int:
     if int.from_bytes(body[:4], "little") in _SKIPPABLE:
         return -1
     at = zstandard.frame_header_size(body)
-    last = False
+    last, blocks = False, 0
     while not last:
+        blocks += 1
+        if blocks > _BLOCKS_MAX:
+            raise InflateError(400, f"the zstd body has over {_BLOCKS_MAX:,} blocks; flush the compressor less often")
         if at + 3 > len(body):
             return -1
         header = int.from_bytes(body[at : at + 3], "little")
