@@ -177,8 +177,7 @@ class RequestReader:
         try:
             self._parser.feed_data(part)
         except httptools.HttpParserUpgrade:
-            # An offer of h2c that is not taken up (Java's client makes one in every first request): go on in HTTP/1.1.
-            self._parser = httptools.HttpRequestParser(self)
+            pass  # on_headers_complete has refused it
         except httptools.HttpParserCallbackError:
             self._refuse(400, "the request's address or headers cannot be read")
         except httptools.HttpParserError as error:
@@ -225,7 +224,8 @@ class RequestReader:
             self._refuse(400, "exactly one Host header is needed")
         elif method == "CONNECT":
             self._refuse(405, "this is not a proxy")
-        elif self._parser.should_upgrade() and headers.get("upgrade", "").lower() != "h2c":
+        elif self._parser.should_upgrade():
+            # Passing over the offer is not possible: llhttp takes the body for another protocol and leaves it unread.
             self._refuse(400, "this server does not upgrade connections; leave the Upgrade header out")
         elif coding is not None and (coding.lower() != "chunked" or version == "1.0"):
             self._refuse(501, f"Transfer-Encoding {coding} is not understood; send chunked, over HTTP/1.1")
