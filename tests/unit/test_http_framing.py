@@ -144,6 +144,7 @@ def test_a_head_of_exactly_the_limit_passes():
     head = b"GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n"
     fits = head.replace(b"X: ", b"X: " + b"y" * (200 - len(head)))
     assert isinstance(read([fits])[0][0], Received)
+    assert isinstance(read(cut(fits, range(200)))[0][0], Received)
     assert read([fits.replace(b"X: ", b"X: y")])[0][0].status == 431
 
 
