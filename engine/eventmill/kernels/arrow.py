@@ -14,6 +14,8 @@ Bytes = npt.NDArray[np.uint8]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
+#: What the views that Polars exports become: pyarrow gathers no views.
+_PLAIN: Final = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 #: Times beyond this many ms from the epoch are refused, so that sums of times and spans fit 64 bits.
 _TIME_MAX: Final = 1 << 61
 
@@ -21,18 +23,22 @@ _TIME_MAX: Final = 1 << 61
 def as_batch(data: Any) -> pa.RecordBatch:
     """``data`` (a record batch, a table, or anything with ``__arrow_c_array__`` or ``__arrow_c_stream__``) as a batch.
 
-    Raises ``TypeError`` for anything else.
+    Columns of string or binary views become plain ones. Raises ``TypeError`` for anything else.
     """
-    if isinstance(data, pa.RecordBatch):
-        return data
     try:
-        if hasattr(data, "__arrow_c_array__"):
-            return pa.record_batch(data)
-        table = data if isinstance(data, pa.Table) else pa.table(data)
+        if isinstance(data, pa.RecordBatch) or hasattr(data, "__arrow_c_array__"):
+            return _plain(pa.record_batch(data))
+        table = _plain(data if isinstance(data, pa.Table) else pa.table(data))
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise TypeError(f"an Arrow record batch or table is needed here: {error}") from error
     batches = table.combine_chunks().to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _plain(rows: pa.RecordBatch | pa.Table) -> pa.RecordBatch | pa.Table:
+    if not any(field.type in _PLAIN for field in rows.schema):
+        return rows
+    return rows.cast(pa.schema([field.with_type(_PLAIN.get(field.type, field.type)) for field in rows.schema]))
 
 
 def as_array(data: Any, kind: pa.DataType) -> pa.Array:

@@ -33,11 +33,13 @@ class Enricher:
         dimensions = as_batch(table)
         if key not in dimensions.schema.names:
             raise ValueError(f"the table has no column {key!r}; it has {', '.join(dimensions.schema.names)}")
+        if dimensions.num_columns == 1:
+            raise ValueError(f"the table has no columns beside {key!r}; add the dimensions")
         self.key, self.flag = key, np.int32(flag)
         keys = as_array(dimensions.column(key), pa.string())
         if keys.null_count:
             raise ValueError(f"the column {key!r} has nulls; leave those rows out")
-        self._distinct, numbers = _distinct_rows(dimensions.drop_columns([key]))
+        self._distinct, numbers = _distinct_rows(_as_events_have(dimensions.drop_columns([key])))
         self._known = len(keys)
         self._slots = zeroed(native.SLOT_BYTES << (len(keys) * 3 // 2 + 1).bit_length())
         try:
@@ -79,8 +81,15 @@ class Enricher:
         return with_columns(rows, columns)
 
     def _fields(self, values: list[pa.Array]) -> dict[str, tuple[pa.Field, pa.Array]]:
-        fields = [EVENT.field(f.name) if f.name in DIMENSION_NAMES else f for f in self._distinct.schema]
-        return {field.name: (field, array) for field, array in zip(fields, values, strict=True)}
+        return {field.name: (field, array) for field, array in zip(self._distinct.schema, values, strict=True)}
+
+
+def _as_events_have(dimensions: pa.RecordBatch) -> pa.RecordBatch:
+    fields = [EVENT.field(field.name) if field.name in DIMENSION_NAMES else field for field in dimensions.schema]
+    try:
+        return dimensions.cast(pa.schema(fields))
+    except (pa.ArrowException, ValueError) as error:
+        raise ValueError(f"the table's columns {', '.join(DIMENSION_NAMES)} must be strings: {error}") from error
 
 
 def _distinct_rows(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Int32s]:
