@@ -86,8 +86,10 @@ def test_pipelined_requests_past_the_cap_wait_their_turn():
     async def scenario():
         async with serving(pipelined_max=4) as server, client(server) as (reader, writer):
             paths = [b"hold%d" % n for n in range(50)]
-            writer.write(b"".join(GET % path for path in paths))
-            await server.handler.arrivals(4)
+            writer.write(b"".join(GET % path for path in paths[:3]))
+            await server.handler.arrivals(3)
+            writer.write(b"".join(GET % path for path in paths[3:]))
+            await server.handler.arrivals()
             server.handler.release.set()
             assert [(await answer(reader))[2] for _ in paths] == [b"/" + path for path in paths]
             assert server.handler.peak == 4
@@ -193,7 +195,7 @@ def test_each_request_has_its_own_deadline_and_a_busy_connection_none():
                 writer.write(one[5:] + one[:5])
                 assert (await answer(reader))[0] == 200
             clock.ahead_s += 25
-            writer.write(one[5:8])  # a sign of life does not move the deadline
+            connection.data_received(one[5:8])  # a sign of life does not move the deadline
             connection.check(clock.time())
             clock.ahead_s += 6
             connection.check(clock.time())
@@ -219,22 +221,32 @@ def test_who_does_not_read_his_answers_is_cut_off():
 
 
 def test_past_the_cap_connections_are_told_so_and_room_comes_back():
+    async def served(reader, writer):
+        writer.write(GET % b"a")
+        status, headers, _ = await answer(reader)
+        assert (status == 200) or (headers["retry-after"], headers["connection"]) == ("1", "close")
+        return status == 200
+
+    async def gone(server, count):
+        while len(server.connections) > count:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
     async def scenario():
-        async with serving(connections_max=2) as server:
-            async with client(server) as (first, writer), client(server) as (second, other):
-                for reader, to in ((first, writer), (second, other)):
-                    to.write(GET % b"a")
-                    assert (await answer(reader))[0] == 200
-                async with client(server) as (third, eager):
-                    eager.write(GET % b"b")
-                    status, headers, _ = await answer(third)
-                    assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
-                    assert await third.read() == b""
-                assert "/b" not in server.handler.seen
-            await server._empty.wait()
-            async with client(server) as (fourth, writer):
-                writer.write(GET % b"c")
-                assert (await answer(fourth))[0] == 200
+        async with serving(connections_max=2) as server, client(server) as first:
+            assert await served(*first)
+            async with client(server) as second:
+                assert await served(*second)
+                async with client(server) as third:
+                    assert not await served(*third)
+                    second[1].close()
+                    await gone(server, 2)
+                    async with client(server) as fourth:  # beside the third, which takes no room
+                        assert await served(*fourth)
+            await gone(server, 1)
+            async with client(server) as fifth, client(server) as sixth:
+                assert await served(*fifth)
+                assert not await served(*sixth)
+            assert server.handler.seen == ["/a"] * 4
 
     run(scenario)
 
@@ -320,6 +332,7 @@ def test_the_drain_answers_all_pipelined_requests_and_refuses_newcomers():
             await server.handler.arrivals(3)
             draining = asyncio.create_task(server.drain())
             await asyncio.sleep(0)
+            assert server.full
             with pytest.raises(OSError):
                 await asyncio.open_connection("127.0.0.1", server.port)
             server.handler.release.set()

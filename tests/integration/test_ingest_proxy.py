@@ -101,6 +101,9 @@ def test_connections_are_reused_and_replaced_when_the_engine_restarts(tmp_path):
             for method in ("GET", "HEAD", "POST"):
                 assert (await proxy.forward(request(method))).status == 200
             assert len(server.connections) == 1
+        (tmp_path / "s").unlink(missing_ok=True)
+        async with engine(tmp_path / "s", handler):
+            assert (await proxy.forward(request())).status == 200
         down = await proxy.forward(request())
         assert (down.status, down.headers["Retry-After"]) == (503, "1")
         (tmp_path / "s").unlink(missing_ok=True)
