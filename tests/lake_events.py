@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import xxhash
 from pyiceberg.catalog.sql import SqlCatalog
@@ -76,6 +74,8 @@ def session(device: str, start_ms: int) -> int:
 
 def sessions_by_polars(rows: list[dict[str, Any]], gap_ms: int = GAP_MS) -> dict[bytes, int]:
     """Exact sessions of all rows, by Polars."""
+    import polars as pl  # here, so that the processes that are killed start fast
+
     frame = pl.DataFrame(
         {name: [entry[name] for entry in rows] for name in ("event_id", "device_id", "timestamp")},
         schema={"event_id": pl.Binary, "device_id": pl.String, "timestamp": pl.Int64},
@@ -93,6 +93,8 @@ def sessions_by_polars(rows: list[dict[str, Any]], gap_ms: int = GAP_MS) -> dict
 
 def sessions_by_duckdb(rows: list[dict[str, Any]], gap_ms: int = GAP_MS) -> dict[bytes, int]:
     """Exact sessions of all rows, by DuckDB."""
+    import duckdb
+
     given = pa.table({name: [entry[name] for entry in rows] for name in ("event_id", "device_id", "timestamp")})
     with duckdb.connect() as connection:
         connection.register("given", given)

@@ -41,7 +41,7 @@ def assert_whole(lake: Lake, appends: int) -> None:
     found = rows_of(lake)
     assert sorted(entry["event_id"] for entry in found) == sorted(event_id(i) for i in range(appends * PER_APPEND))
     assert lake.committed_offset() == appends
-    maintain(lake, now_ms=LATER_MS, snapshots_kept=1)
+    maintain(lake, now_ms=LATER_MS, snapshots_kept=1, grace_ms=0)
     assert data_files(lake) == {Path(file.path) for file in lake.live_files()}
     assert rows_of(lake) == found
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 
+import chdb
 import pytest
 
 from eventmill.core.errors import DataFolderBusy
@@ -13,6 +14,7 @@ from eventmill.lake.compact import compact
 from eventmill.lake.lock import exclusive
 from eventmill.lake.maintain import maintain, merge_manifests, referenced, remove_orphans
 from eventmill.lake.table import Lake
+from eventmill.lake.writer import SNAPSHOTS_MAX
 from lake_events import GAP_MS, GROUP, batch, data_files, row, rows_of
 
 LATER_MS = 1 << 50
@@ -37,13 +39,17 @@ def test_what_compaction_replaced_goes_once_its_snapshots_have_expired(lake: Lak
     fill(lake, 5)
     compact(lake, gap_ms=GAP_MS, now_ms=0)
     before = rows_of(lake)
-    kept = maintain(lake, now_ms=LATER_MS, snapshots_kept=10)
-    assert (kept.snapshots_expired, len(data_files(lake))) == (0, 18)
-    report = maintain(lake, now_ms=LATER_MS, snapshots_kept=1)
-    assert report.snapshots_expired == 5
-    assert report.files_removed > 15
-    assert report.bytes_removed > 15 * 1000
-    assert report.as_dict()["files_removed"] == report.files_removed
+    first = maintain(lake, now_ms=0, snapshots_kept=10, grace_ms=1_000)
+    assert (first.snapshots_expired, first.files_removed, len(data_files(lake))) == (0, 0, 18)
+    second = maintain(lake, now_ms=5_000, snapshots_kept=1, grace_ms=1_000)
+    assert (second.snapshots_expired, len(data_files(lake))) == (5, 18)
+    assert second.files_waiting > 15
+    early = maintain(lake, now_ms=5_999, snapshots_kept=1, grace_ms=1_000)
+    assert (early.files_removed, len(data_files(lake))) == (0, 18)
+    last = maintain(lake, now_ms=6_000, snapshots_kept=1, grace_ms=1_000)
+    assert last.files_removed == second.files_waiting
+    assert last.bytes_removed > 15 * 1000
+    assert last.as_dict()["files_waiting"] == 0
     assert rows_of(lake) == before
     assert data_files(lake) == {Path(file.path) for file in lake.live_files()}
     assert {str(path) for path in files(lake)} == referenced(lake)
@@ -52,40 +58,52 @@ def test_what_compaction_replaced_goes_once_its_snapshots_have_expired(lake: Lak
     assert len(rows_of(lake)) == 18
 
 
-def test_young_snapshots_and_files_stay(lake: Lake) -> None:
-    fill(lake, 3)
+def test_a_reader_goes_on_with_a_snapshot_that_expired(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lake.folder)
+    fill(lake, 2)
+    source = lake.source_sql()
     compact(lake, gap_ms=GAP_MS, now_ms=0)
-    now = lake.load().current_snapshot().timestamp_ms
-    before = files(lake)
-    report = maintain(lake, now_ms=now, snapshots_kept=1)
-    assert (report.snapshots_expired, report.files_removed) == (0, 0)
-    assert files(lake) == before
+    fill(lake, SNAPSHOTS_MAX + 4)
+    assert len(lake.load().metadata.snapshots) <= SNAPSHOTS_MAX + 1
+    maintain(lake, now_ms=10, snapshots_kept=1)
+    maintain(lake, now_ms=20, snapshots_kept=1)
+    connection = chdb.connect(":memory:")
+    try:
+        assert str(connection.query(f"SELECT count(), sum(length(event)) FROM {source}")).strip() == "6,42"
+    finally:
+        connection.close()
 
 
 def test_orphans_are_removed_after_the_grace_period(lake: Lake) -> None:
     fill(lake, 1)
     folder = next(iter(data_files(lake))).parent
-    old, young, manifest = (
-        folder / "appended-old.parquet",
-        folder / "appended-new.parquet",
-        lake.events / "metadata/x.avro",
-    )
-    for path in (old, young, manifest):
-        path.write_bytes(b"12345")
-    for path in (old, manifest):
-        os.utime(path, (1_000, 1_000))
-    assert remove_orphans(lake, older_than_ms=2_000_000) == (2, 10)
-    assert not old.exists()
-    assert young.exists()
+    data, manifest = folder / "appended-x.parquet", lake.events / "metadata/x.avro"
+    data.write_bytes(b"12345")
+    assert remove_orphans(lake, now_ms=100, grace_ms=50) == (0, 0, 1)
+    manifest.write_bytes(b"1234567")
+    assert remove_orphans(lake, now_ms=149, grace_ms=50) == (0, 0, 2)
+    assert remove_orphans(lake, now_ms=150, grace_ms=50) == (1, 5, 1)
+    assert not data.exists()
+    (lake.folder / "orphans.json").write_text("{ torn")
+    assert remove_orphans(lake, now_ms=199, grace_ms=50) == (0, 0, 1)
+    assert remove_orphans(lake, now_ms=249, grace_ms=50) == (1, 7, 0)
     assert len(rows_of(lake)) == 3
 
 
+def test_a_file_that_is_referred_to_again_starts_anew(lake: Lake) -> None:
+    fill(lake, 1)
+    (path, *_) = data_files(lake)
+    (lake.folder / "orphans.json").write_text(json.dumps({str(path.relative_to(lake.events)): 0}))
+    assert remove_orphans(lake, now_ms=LATER_MS, grace_ms=1) == (0, 0, 0)
+    assert json.loads((lake.folder / "orphans.json").read_text()) == {}
+
+
 def test_files_of_an_append_in_flight_stay(lake: Lake) -> None:
-    removed: list[tuple[int, int]] = []
+    removed: list[tuple[int, int, int]] = []
 
     def clean_up(point: str) -> None:
         if point == "files written":
-            removed.append(remove_orphans(writing, older_than_ms=LATER_MS))
+            removed.append(remove_orphans(writing, now_ms=LATER_MS, grace_ms=0))
 
     writing = Lake(lake.folder, checkpoint=clean_up)
     rows = batch(row(i, event=f"event {i}") for i in range(3))
@@ -100,7 +118,7 @@ def test_the_newest_snapshot_with_offsets_never_expires(lake: Lake) -> None:
     for _ in range(3):
         with lake.load().transaction() as transaction, transaction.update_snapshot().fast_append():
             pass
-    module.expire_snapshots(lake, older_than_ms=LATER_MS, kept=1)
+    module.expire_snapshots(lake, kept=1)
     table = lake.load()
     ids = {snapshot.snapshot_id for snapshot in table.metadata.snapshots}
     assert ids == {with_offsets, table.current_snapshot().snapshot_id}
@@ -148,6 +166,6 @@ def test_an_append_between_is_no_conflict(lake: Lake, monkeypatch: pytest.Monkey
         return found
 
     monkeypatch.setattr(module, "_expired", with_an_append)
-    assert module.expire_snapshots(lake, older_than_ms=LATER_MS, kept=2) == 2
+    assert module.expire_snapshots(lake, kept=2) == 2
     assert len(rows_of(lake)) == 15
     assert lake.committed_offset() == 5

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventmill.core.errors import StoreError
-from eventmill.lake.files import Indices, read, stream
+from eventmill.lake.files import Indices, by_index, read, stream
 from eventmill.lake.iceberg import LiveFile
 
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -86,7 +86,7 @@ def _later(files: list[LiveFile], scope: list[int], candidates: Words) -> dict[i
     order = np.lexsort((of_row, of_file, received, ids[:, 1], ids[:, 0]))
     ordered = ids[order]
     again = order[1:][(ordered[1:] == ordered[:-1]).all(axis=1)]
-    return {int(index): np.sort(of_row[again][of_file[again] == index]) for index in np.unique(of_file[again])}
+    return {index: np.sort(rows) for index, rows in by_index(of_file[again], of_row[again]).items()}
 
 
 def by_hour(files: list[LiveFile], removed: dict[int, Indices]) -> Counter[int]:

@@ -229,3 +229,10 @@ def stream(path: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
             yield from file.iter_batches(ROW_GROUP, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"cannot read the lake's file {path}: {error}; restore it from a backup") from error
+
+
+def by_index(indices: Indices, values: Indices) -> dict[int, Indices]:
+    """The values of each index, in their order."""
+    order = np.argsort(indices, kind="stable")
+    used, starts = np.unique(indices[order], return_index=True)
+    return dict(zip(used.tolist(), np.split(values[order], starts[1:]), strict=True)) if len(used) else {}

@@ -44,8 +44,8 @@ BOUNDED: Final = (DATE, GROUP, "timestamp", "received_at")
 _PROPERTIES: Final = {
     # Retrying is ours: pyiceberg's own retry would append again without looking at the offsets.
     "commit.retry.num-retries": "0",
-    "write.metadata.delete-after-commit.enabled": "true",
-    "write.metadata.previous-versions-max": "100",
+    # pyiceberg copies all metadata many times for a commit, so it is kept small: see maintain.py for what becomes of files.
+    "write.metadata.previous-versions-max": "4",
     "write.metadata.metrics.default": "none",
     **{f"write.metadata.metrics.column.{name}": "full" for name in BOUNDED},
     "write.parquet.compression-codec": "zstd",

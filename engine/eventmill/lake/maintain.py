@@ -1,11 +1,17 @@
-"""Keeping the table small: old snapshots, many manifests, and files that nothing refers to."""
+"""Keeping the table small: old snapshots, many manifests, and files that nothing refers to.
+
+Snapshots are forgotten soon, because every one makes every commit dearer; their files stay for a grace period, for the
+sake of readers that began with them, and of appends whose files no snapshot refers to yet.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.update.snapshot import ExpireSnapshots
@@ -14,22 +20,21 @@ from eventmill.lake import offsets
 from eventmill.lake.iceberg import LakeTable
 from eventmill.lake.lock import exclusive
 
-#: A reader that began with a snapshot may go on for that long.
-SNAPSHOT_AGE_MS: Final = 900_000
-SNAPSHOTS_KEPT: Final = 10
+SNAPSHOTS_KEPT: Final = 4
 MANIFESTS_MAX: Final = 100
-#: An append in another process has that long from its first file to its commit.
+#: Longer than any query, and than any append in another process from its first file to its commit.
 GRACE_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
 class MaintainReport:
-    """What was tidied."""
+    """What was tidied. ``files_waiting`` are referred to by nothing, and are removed when the grace period is over."""
 
     snapshots_expired: int
     manifests_merged: int
     files_removed: int
     bytes_removed: int
+    files_waiting: int
 
     def as_dict(self) -> dict[str, int]:
         """For machines."""
@@ -40,17 +45,16 @@ def maintain(
     lake: LakeTable,
     *,
     now_ms: int,
-    snapshot_age_ms: int = SNAPSHOT_AGE_MS,
     snapshots_kept: int = SNAPSHOTS_KEPT,
     manifests_max: int = MANIFESTS_MAX,
     grace_ms: int = GRACE_MS,
 ) -> MaintainReport:
-    """Expire, merge, remove. Run it after each compaction. Raises ``DataFolderBusy`` while one runs, ``StoreError``."""
+    """Merge, expire, remove. Run it after each compaction. Raises ``DataFolderBusy`` while one runs, ``StoreError``."""
     with exclusive(lake.folder):
         merged = merge_manifests(lake, manifests_max=manifests_max)
-        expired = expire_snapshots(lake, older_than_ms=now_ms - snapshot_age_ms, kept=snapshots_kept)
-        files, size = remove_orphans(lake, older_than_ms=now_ms - grace_ms)
-    return MaintainReport(expired, merged, files, size)
+        expired = expire_snapshots(lake, kept=snapshots_kept)
+        removed, size, waiting = remove_orphans(lake, now_ms=now_ms, grace_ms=grace_ms)
+    return MaintainReport(expired, merged, removed, size, waiting)
 
 
 def merge_manifests(lake: LakeTable, *, manifests_max: int) -> int:
@@ -73,13 +77,13 @@ def merge_manifests(lake: LakeTable, *, manifests_max: int) -> int:
     return merged
 
 
-def expire_snapshots(lake: LakeTable, *, older_than_ms: int, kept: int) -> int:
-    """Forget snapshots committed before ``older_than_ms``, but not the ``kept`` newest, nor the newest with offsets."""
+def expire_snapshots(lake: LakeTable, *, kept: int) -> int:
+    """Forget all snapshots but the ``kept`` newest and the newest with offsets; gives how many."""
     expired: list[int] = []
 
     def stage(table: Table, transaction: Transaction) -> int | None:
         nonlocal expired
-        expired = _expired(table, older_than_ms, kept)
+        expired = _expired(table, kept)
         if not expired:
             return None
         ExpireSnapshots(transaction).by_ids(expired).commit()
@@ -89,35 +93,51 @@ def expire_snapshots(lake: LakeTable, *, older_than_ms: int, kept: int) -> int:
     return len(expired)
 
 
-def _expired(table: Table, older_than_ms: int, kept: int) -> list[int]:
+def _expired(table: Table, kept: int) -> list[int]:
     newest = sorted(table.metadata.snapshots, key=lambda snapshot: -snapshot.sequence_number)
     with_offsets = next((s.snapshot_id for s in newest if offsets.has_offsets(s)), None)
-    return [
-        snapshot.snapshot_id
-        for snapshot in newest[max(kept, 1) :]
-        if snapshot.timestamp_ms < older_than_ms and snapshot.snapshot_id != with_offsets
-    ]
+    return [snapshot.snapshot_id for snapshot in newest[max(kept, 1) :] if snapshot.snapshot_id != with_offsets]
 
 
-def remove_orphans(lake: LakeTable, *, older_than_ms: int) -> tuple[int, int]:
-    """Delete files last written before ``older_than_ms`` that no snapshot and no append in flight refers to.
+def remove_orphans(lake: LakeTable, *, now_ms: int, grace_ms: int) -> tuple[int, int, int]:
+    """Delete the files that neither a snapshot nor an append in flight has referred to for ``grace_ms``.
 
-    Gives their number and bytes.
+    A file waits from the first call on that finds it to be an orphan: when it was written says nothing about when a
+    compaction replaced it. Gives how many were deleted, their bytes, and how many wait.
     """
+    notes = lake.folder / "orphans.json"
+    since = _noted(notes)
     with lake.committing:
         # In this order: what another process commits while the folder is listed is found in the table, and so stays.
-        found = [
-            (path, status.st_size) for path, status in _files(lake.events) if status.st_mtime * 1000 < older_than_ms
-        ]
+        listed = sorted(_files(lake.events))
         kept = lake.paths_in_flight() | referenced(lake)
-        orphans = [(path, size) for path, size in found if path not in kept]
-        for path, _ in orphans:
-            Path(path).unlink(missing_ok=True)
-    return len(orphans), sum(size for _, size in orphans)
+        orphans = [path for path in listed if path not in kept]
+        waiting = {path: since.get(str(path.relative_to(lake.events)), now_ms) for path in map(Path, orphans)}
+        due = [path for path, first_ms in waiting.items() if first_ms <= now_ms - grace_ms]
+        size = sum(path.stat().st_size for path in due)
+        for path in due:
+            path.unlink()
+            del waiting[path]
+    _note(notes, {str(path.relative_to(lake.events)): first_ms for path, first_ms in waiting.items()})
+    return len(due), size, len(waiting)
+
+
+def _noted(notes: Path) -> dict[str, int]:
+    try:
+        found = json.loads(notes.read_bytes())
+        return {str(path): int(first_ms) for path, first_ms in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # then the waiting begins anew, which harms nothing
+
+
+def _note(notes: Path, waiting: dict[str, int]) -> None:
+    temporary = notes.with_suffix(".new")
+    temporary.write_text(json.dumps(waiting), encoding="utf-8")
+    temporary.replace(notes)
 
 
 def referenced(lake: LakeTable) -> set[str]:
-    """The paths of all files that the table needs: of every snapshot, and the metadata that readers may have pinned."""
+    """The paths of all files that the table needs: of every snapshot, and the metadata that it lists itself."""
     table = lake.load()
     locations = {table.metadata_location} | {entry.metadata_file for entry in table.metadata.metadata_log}
     read: set[str] = set()
@@ -131,10 +151,6 @@ def referenced(lake: LakeTable) -> set[str]:
     return {lake.local(location) for location in locations | read}
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Any]]:
-    for path in folder.rglob("*"):
-        try:
-            if path.is_file():
-                yield str(path), path.stat()
-        except FileNotFoundError:
-            continue  # an append that was given up removes its own
+def _files(folder: Path) -> Iterator[str]:
+    for place, _, names in os.walk(folder):
+        yield from (f"{place}/{name}" for name in names)

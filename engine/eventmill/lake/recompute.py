@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from eventmill.core.errors import StoreError
 from eventmill.kernels.sessionize import sessions_exact
-from eventmill.lake.files import DAY_MS, Indices
+from eventmill.lake.files import DAY_MS, Indices, by_index
 from eventmill.lake.iceberg import LiveFile
 
 #: Rows whose keys are held in memory at once; more are computed device by device bucket.
@@ -62,11 +62,11 @@ def changed_sessions(
             )
             ids = np.asarray(sessions_exact(keys.column("device_id"), keys.column("time"), gap_ms))
             different = np.flatnonzero(ids != np.asarray(keys.column("session_id")))
-            of_file = np.asarray(keys.column("file"))[different]
-            of_row = np.asarray(keys.column("row"))[different]
-            for index in np.unique(of_file).tolist():
-                mine = of_file == index
-                found.setdefault(index, []).append((of_row[mine], ids[different][mine]))
+            of_file = np.asarray(keys.column("file"))[different].astype(np.int64)
+            rows_of = by_index(of_file, np.asarray(keys.column("row"))[different])
+            ids_of = by_index(of_file, ids[different])
+            for index, its_rows in rows_of.items():
+                found.setdefault(index, []).append((its_rows, ids_of[index]))
     return {
         index: (np.concatenate([rows for rows, _ in parts]), np.concatenate([ids for _, ids in parts]))
         for index, parts in found.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -83,10 +84,10 @@ def _repeats(files: list[LiveFile], suspects: dict[int, Words]) -> Counter[int]:
 def find(lake: LakeTable, event_id: bytes, around_ms: int | None = None) -> list[dict[str, Any]]:
     """Every row with that id, and where it lies.
 
-    ``file`` and ``snapshot_id`` (the append, or the later compaction, that wrote the file), ``at_ms`` (when that was
-    committed; null once the snapshot has expired), and of the row ``event``, ``timestamp_ms``, ``received_at_ms``,
-    ``session_id`` and the names of its ``flags``. ``around_ms`` limits the search to files with event times within a day
-    of it.
+    ``file``, ``snapshot_id`` (of the append, or the later compaction, that wrote the file), ``at_ms`` (when that was
+    committed; once the snapshot has expired, when the file was written), and of the row ``event``, ``timestamp_ms``,
+    ``received_at_ms``, ``session_id`` and the names of its ``flags``. ``around_ms`` limits the search to files with event
+    times within a day of it.
     """
     if len(event_id) != 16:
         raise QueryError(f"an event id has 16 bytes, not {len(event_id)}")
@@ -99,12 +100,14 @@ def find(lake: LakeTable, event_id: bytes, around_ms: int | None = None) -> list
         matches = np.flatnonzero(np.asarray(pc.equal(read(file.path, ["event_id"]).column(0), wanted)))
         if len(matches):
             snapshot = table.snapshot_by_id(file.snapshot_id)
+            written = Path(file.path).stat().st_mtime_ns // 1_000_000
+            at_ms = written if snapshot is None else snapshot.timestamp_ms
             rows = read(file.path, _SHOWN).take(pa.array(matches)).to_pylist()
-            found += [_place(row, file, None if snapshot is None else snapshot.timestamp_ms) for row in rows]
+            found += [_place(row, file, at_ms) for row in rows]
     return found
 
 
-def _place(row: dict[str, Any], file: LiveFile, at_ms: int | None) -> dict[str, Any]:
+def _place(row: dict[str, Any], file: LiveFile, at_ms: int) -> dict[str, Any]:
     return {
         "at_ms": at_ms,
         "file": file.path,

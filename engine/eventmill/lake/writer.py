@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +12,10 @@ from pyiceberg.table import Table, Transaction
 from eventmill.lake import offsets
 from eventmill.lake.files import FileWriter, partition, remove, require
 from eventmill.lake.iceberg import CommitUnknown, LakeTable
+from eventmill.lake.maintain import SNAPSHOTS_KEPT, expire_snapshots
+
+#: A commit's cost grows with the snapshots there are (by 3 ms of CPU each).
+SNAPSHOTS_MAX: Final = 16
 
 
 class LakeWriter:
@@ -40,8 +44,11 @@ class LakeWriter:
         Raises ``StateError`` when the range leaves a gap or overlaps, ``StoreError`` when the store cannot take it;
         nothing of the batch is visible then.
         """
-        if self._covers(self.lake.load(), group, from_offset, to_offset):
+        table = self.lake.load()
+        if self._covers(table, group, from_offset, to_offset):
             return
+        if len(table.metadata.snapshots) > SNAPSHOTS_MAX:
+            expire_snapshots(self.lake, kept=SNAPSHOTS_KEPT)
         with self.lake.in_flight() as paths:
             try:
                 slices = partition(batch, self.lake.group_of)
