@@ -78,3 +78,40 @@ def test_what_cannot_be_inflated_is_refused(encoding, body, status):
     with pytest.raises(InflateError) as refused:
         inflate(body, encoding, 10)
     assert refused.value.status == status
+
+
+def test_empty_blocks_do_not_buy_time():
+    frame_head = b"\x28\xb5\x2f\xfd\x00\x58"
+    few, many = (frame_head + b"\x00\x00\x00" * blocks + b"\x01\x00\x00" for blocks in (100, 100_000))
+    assert inflate(few, "zstd", 500_000) == b""
+    with pytest.raises(InflateError, match="blocks"):
+        inflate(many, "zstd", 500_000)
+
+
+def test_a_zstd_window_has_its_bound():
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, compression_level=3, write_content_size=False)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    with pytest.raises(InflateError, match="window") as refused:
+        inflate(compressor.compress(b"abc") + compressor.flush(), "zstd", 500_000)
+    assert refused.value.status == 413
+
+
+@pytest.mark.parametrize("place", [-1, -6])
+def test_a_wrong_checksum_is_noticed(place):
+    for encoding, body in (("gzip", gzip.compress(b"hello")), ("zstd", zstd(b"hello", write_checksum=True))):
+        damaged = bytearray(body)
+        damaged[place] ^= 1
+        with pytest.raises(InflateError):
+            inflate(bytes(damaged), encoding, 100)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(min_size=1, max_size=300), st.sampled_from(["gzip", "zstd"]), st.data())
+def test_a_damaged_body_is_refused_or_inflates_within_the_cap(plain, encoding, data):
+    body = bytearray(gzip.compress(plain) if encoding == "gzip" else zstd(plain))
+    for _ in range(data.draw(st.integers(1, 4))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert len(inflate(bytes(body), encoding, 400)) <= 400
+    except InflateError as refused:
+        assert refused.status in (400, 413)
