@@ -62,7 +62,7 @@ def events(
         "original_timestamp": pa.array(at - 500, TIME),
         "sent_at": pa.array([None if i % 5 == 0 else i for i in (at + 3).tolist()], pa.int64()).cast(TIME),
         "received_at": pa.array(received, TIME),
-        "session_id": pa.array(device * 1_000_003 + (at - START_MS) // (DAY_MS // 8)),
+        "session_id": pa.array(device * 1_000_003 + (at - START_MS) // DAY_MS),
         "app_version": _text(rng, ["1.0", "1.1", "2.0"], count),
         "platform": _text(rng, ["ios", "android", "web", None], count),
         "os_version": _text(rng, ["17", "18", None], count),

@@ -54,8 +54,8 @@ def assert_holds(store: RealtimeStore, *batches: pa.RecordBatch) -> None:
     assert found.cast(given.schema).equals(given.sort_by("event_id"))
     rolled = store.query_arrow(
         "SELECT toInt64(toUnixTimestamp(minute)) AS at, toString(event) AS name, CAST(platform, 'Nullable(String)') AS on, "
-        "sum(events), uniqCombined64Merge(14)(devices), ifNull(uniqCombined64Merge(14)(users), 0), "
-        "uniqCombined64Merge(14)(sessions) "
+        "sum(events), uniqCombined64Merge(16)(devices), ifNull(uniqCombined64Merge(16)(users), 0), "
+        "uniqCombined64Merge(16)(sessions) "
         "FROM eventmill.events_1m GROUP BY ALL ORDER BY at, name, on NULLS LAST"
     )
     assert [tuple(row.values()) for row in rolled.to_pylist()] == minutes
@@ -111,6 +111,9 @@ def test_each_partition_gets_one_part(store: RealtimeStore) -> None:
         ("events", 3), ("events", 3), ("events_1m", 3), ("sessions", 3),
     ]  # fmt: skip
     assert parts[-1]["rows"] > 65_536
+    distinct = one(store, "SELECT uniqCombined64Merge(16)(devices) AS found FROM eventmill.events_1m")["found"]
+    truth = one(store, "SELECT uniqExact(device_id) AS found FROM eventmill.events")["found"]
+    assert distinct == pytest.approx(truth, rel=0.015)
 
 
 def test_pieces_of_a_large_insert(store: RealtimeStore, monkeypatch: pytest.MonkeyPatch) -> None:

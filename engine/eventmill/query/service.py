@@ -168,7 +168,7 @@ class QueryService:
         if not isinstance(body, dict) or set(body) - {"query", "parameters"}:
             raise QueryError('the body must be a JSON object {"query": "SELECT …", "parameters": {…}}')
         guarded = guard.parse(body.get("query"))
-        parameters = _parameters(body.get("parameters") or {}, guarded.parameters)
+        parameters = _parameters(body.get("parameters"), guarded.parameters)
         if guarded.reads_lake:
             self._show_lake()
         text = self._checked(body["query"], parameters)
@@ -292,6 +292,7 @@ class QueryService:
 
 
 def _parameters(given: Any, known: frozenset[str]) -> dict[str, Any]:
+    given = {} if given is None else given
     if not isinstance(given, dict):
         raise QueryError('parameters must be an object, like {"name": "value"} for {name:String}')
     for name, value in given.items():

@@ -37,7 +37,8 @@ OTHER: Final = "other"
 LIMIT: Final = 20
 LIMIT_MAX: Final = 1_000
 FILTERS_MAX: Final = 50
-#: Quantiles are right within half a percent of the value.
+#: Of the quantiles' sketch (DDSketch): its bins are one percent wide. The answer is within half a percent of the value at
+#: that rank, for values below 1 within one and a half (ClickHouse rounds their bins towards zero).
 ACCURACY: Final = 0.005
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _OF_VALUES: Final = ("sum", "avg", "min", "max", *_QUANTILES)

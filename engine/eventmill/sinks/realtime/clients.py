@@ -86,11 +86,22 @@ class Clients:
                 client = self._open(limits)
             yield client
         except ClickHouseError as error:
+            # After an error chdb goes on to answer in that statement's format, so the connection is of no more use.
+            self._drop(client)
             raise StoreError(self._message(error), getattr(error, "code", None) or 0) from error
-        finally:
-            if client is not None:
-                with self._lock:
-                    self._idle[limits].append(client)
+        except BaseException:
+            self._drop(client)
+            raise
+        with self._lock:
+            self._idle[limits].append(client)
+
+    def _drop(self, client: Any) -> None:
+        if client is None:
+            return
+        with self._lock:
+            if client in self._all:
+                self._all.remove(client)
+        client.close()
 
     def _open(self, limits: Settings) -> Any:
         client = clickhouse_connect.get_client(
