@@ -53,8 +53,9 @@ class Serving:
         self.data = data
         data.mkdir(parents=True, exist_ok=True)
         self.messages = (data / "messages.txt").open("ab")
+        port = () if "--port" in arguments else ("--port", "0")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "eventmill", "serve", "--data", str(data), *(("--port", "0") if "--port" not in arguments else ()), *arguments],
+            [sys.executable, "-m", "eventmill", "serve", "--data", str(data), *port, *arguments],
             stdout=subprocess.PIPE,
             stderr=self.messages,
             env={**os.environ, **environ},

@@ -9,6 +9,7 @@ import sys
 
 import orjson
 import pytest
+
 from serving import Serving, eventmill, eventually
 
 
@@ -38,7 +39,7 @@ def kill_and_restart(data, kills, events, rate):
         for number in range(kills):
             # A random share of the traffic later, wherever the server is at that moment.
             target = events * (number + rng.random()) / (kills + 1)
-            eventually(lambda target=target: server.engine("GET", "/v1/status")["ledger"]["received"] >= target)
+            eventually(lambda one=server, least=target: one.engine("GET", "/v1/status")["ledger"]["received"] >= least)
             server.kill()
             server = Serving(data, "--port", str(port))
         output, _ = generator.communicate()

@@ -92,7 +92,7 @@ POINTS = ["processed", "produced", "offsets sent", "committed", "snapshot writte
 def test_broken_off_at_any_point_and_started_again_nothing_changes(traffic, expected, tmp_path, point):
     log = LocalLog(tmp_path / "log")
     fill(log, traffic)
-    breaks = 0
+    breaks = left = 0
 
     def checkpoint(name):
         nonlocal left
@@ -101,7 +101,8 @@ def test_broken_off_at_any_point_and_started_again_nothing_changes(traffic, expe
             if left == 0:
                 raise Broken(name)
 
-    for left in (1, 2, 3, 1, 4):
+    for nth in (1, 2, 3, 1, 4):
+        left = nth
         one = processor(log, tmp_path / "state", checkpoint)
         one.recover()
         try:

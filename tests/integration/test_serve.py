@@ -8,9 +8,9 @@ from pathlib import Path
 
 import orjson
 import pytest
-from serving import eventmill
 
 from eventmill.core.ids import parse_event_id
+from serving import eventmill
 
 CAPTURED = Path(__file__).parents[1] / "data" / "sdk_requests" / "captured.jsonl"
 

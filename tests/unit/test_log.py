@@ -48,11 +48,15 @@ def test_reading_stops_at_the_event_limit_but_never_at_nothing(log):
 
 
 def test_a_failed_transaction_leaves_nothing(log):
-    with pytest.raises(RuntimeError), log.transaction() as transaction:
-        transaction.append([Frame(Topic.ENRICHED, b"x", 1)])
-        transaction.commit_offset("g", Topic.RAW, 0, 5)
-        transaction.count([Count(Hop.ENRICHED, 0, 1)])
-        raise RuntimeError
+    def fail():
+        with log.transaction() as transaction:
+            transaction.append([Frame(Topic.ENRICHED, b"x", 1)])
+            transaction.commit_offset("g", Topic.RAW, 0, 5)
+            transaction.count([Count(Hop.ENRICHED, 0, 1)])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert log.end_offset(Topic.ENRICHED, 0) == 0
     assert log.committed("g", Topic.RAW, 0) == 0
     assert log.ledger() == []
@@ -190,6 +194,6 @@ def test_many_writers_get_distinct_offsets(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(sum(offsets, [])) == list(range(90))
+    assert sorted(offset for each in offsets for offset in each) == list(range(90))
     for log in logs:
         log.close()

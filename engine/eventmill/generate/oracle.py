@@ -51,9 +51,13 @@ def stored_rows(events: pa.Table) -> pa.Table:
     ``events`` has event_id, event, device_id, properties, original_timestamp.
     """
     original = events.column("original_timestamp").cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
-    event, device, properties = (events.column(name).cast(pa.string()) for name in ("event", "device_id", "properties"))
+    names = ("event", "device_id", "properties")
+    event, device, properties = (events.column(name).cast(pa.string()) for name in names)
     return pa.table(
-        {"id": events.column("event_id"), "payload_hash": pa.chunked_array([payload_hashes(event, device, properties, original)])}
+        {
+            "id": events.column("event_id"),
+            "payload_hash": pa.chunked_array([payload_hashes(event, device, properties, original)]),
+        }
     )
 
 
