@@ -72,10 +72,11 @@ def extensions() -> list[Extension]:
             Extension(
                 f"eventmill._native.{name}",
                 [f"bindings/{name}.pyx", *sources],
-                include_dirs=["csrc"],
                 depends=[str(path) for path in Path("csrc").rglob("*.h")],
                 define_macros=[("XXH_INLINE_ALL", "1")],
+                # Quoted includes only: csrc/ must not hide a system header of the same name.
                 extra_compile_args=[
+                    "-iquotecsrc",
                     *optimize,
                     "-Wall",
                     "-Wextra",
