@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
+
+from eventmill.net import unix
 
 T = TypeVar("T")
 DEADLINE_S = 120.0
@@ -37,13 +38,7 @@ class _Unix(http.client.HTTPConnection):
         self.path = path
 
     def connect(self) -> None:
-        # A socket's path is short; tests' folders are not.
-        self.sock = socket.socket(socket.AF_UNIX)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            self.sock.connect(f"/proc/self/fd/{folder}/{self.path.name}")
-        finally:
-            os.close(folder)
+        self.sock = unix.connect_blocking(self.path, DEADLINE_S)
 
 
 class Serving:

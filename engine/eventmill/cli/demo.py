@@ -46,7 +46,7 @@ _STORED_S: Final = 600
 @friendly
 def demo(events: int, seed: int, span: str, workers: int | None, data: Path | None, keep: bool, as_json: bool) -> None:
     """Run everything on this machine, send a shopping app's traffic through it, and prove the ledger."""
-    folder = data or Path(tempfile.mkdtemp(prefix="eventmill-demo-"))
+    folder = (data or Path(tempfile.mkdtemp(prefix="eventmill-demo-"))).absolute()
     config = configure(None, data=folder, http__port=0, http__workers=workers)
     span_ms = duration(span, "--span")
     spec = Spec(events, seed, now_ms() - span_ms, span_ms)

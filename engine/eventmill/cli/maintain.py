@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from eventmill.cli.options import config_option, configure, console, data_option, friendly, json_option
-from eventmill.core.clock import now_ms, parse_duration_ms
 
 
 @click.command()
@@ -20,16 +19,12 @@ from eventmill.core.clock import now_ms, parse_duration_ms
 @friendly
 def compact(data: Path | None, config_file: Path | None, as_json: bool) -> None:
     """Merge the lake's small files and late data, remove exact duplicates, recompute sessions."""
-    from eventmill.lake.compact import compact as run
     from eventmill.serve.remote import ask, stores_or_none
+    from eventmill.serve.upkeep import keep_up
 
     config = configure(config_file, data=data)
     with stores_or_none(config) as stores, console.status("compacting the lake"):
-        if stores is None:
-            report = ask(config, "POST", "/v1/compact")
-        else:
-            gap_ms = parse_duration_ms(config.process.session_gap)
-            report = run(stores.lake, gap_ms=gap_ms, now_ms=now_ms()).as_dict()
+        report = ask(config, "POST", "/v1/compact") if stores is None else keep_up(stores.lake, config)
     if as_json:
         click.echo(orjson.dumps(report).decode())
         return

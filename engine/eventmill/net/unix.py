@@ -40,6 +40,19 @@ def listener(path: Path) -> socket.socket:
     return bound
 
 
+def connect_blocking(path: Path, timeout_s: float) -> socket.socket:
+    """A connected socket whose operations block for at most ``timeout_s``. Raises ``OSError``."""
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connected.settimeout(timeout_s)
+        with _address(path) as address:
+            connected.connect(address)
+    except OSError:
+        connected.close()
+        raise
+    return connected
+
+
 async def connect(path: Path, *, limit: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Streams to whoever listens on ``path``; ``limit`` bounds the reader's buffer. Raises ``OSError``."""
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

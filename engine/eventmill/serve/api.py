@@ -42,8 +42,7 @@ class EngineApi:
             if request.path == "/v1/summary":
                 return Response.json(200, await asyncio.to_thread(self._engine.summary))
             if request.path == "/v1/compact" and request.method == "POST":
-                report = await asyncio.to_thread(self._engine.compact)
-                return Response.json(200, report.as_dict())
+                return Response.json(200, await asyncio.to_thread(self._engine.compact))
         except EventmillError as error:
             return Response.error(503, str(error), {"Retry-After": "1"})
         return Response.error(

@@ -21,7 +21,6 @@ from eventmill.core.config import Config
 from eventmill.core.schema import Hop, Topic
 from eventmill.generate.oracle import Verdict, judge, stored_rows
 from eventmill.generate.truth import TruthFile
-from eventmill.lake.compact import compact
 from eventmill.lake.table import Lake
 from eventmill.observe import metrics
 from eventmill.observe.audit import Audit, Stored, balance, flights
@@ -30,6 +29,7 @@ from eventmill.process.pipeline import Processor, build_stages
 from eventmill.process.rescue import Rescue
 from eventmill.query.service import QueryService
 from eventmill.serve.engine_log import open_log
+from eventmill.serve.upkeep import keep_up
 from eventmill.serve.worker import Worker
 from eventmill.sinks.realtime.store import RealtimeStore
 from eventmill.sinks.runner import LakeRunner, RealtimeRunner
@@ -99,6 +99,7 @@ class Stores:
     def close(self) -> None:
         """Close all three."""
         self.realtime.close()
+        self.lake.close()
         self.log.close()
 
 
@@ -242,10 +243,9 @@ class Engine:
             retention = log.dead_retention if topic is Topic.DEAD else log.retention
             self.stores.log.trim(topic, 0, now - parse_duration_ms(retention))
 
-    def compact(self) -> Any:
-        """Compact the lake."""
-        gap_ms = parse_duration_ms(self.config.process.session_gap)
-        return compact(self.stores.lake, gap_ms=gap_ms, now_ms=now_ms())
+    def compact(self) -> dict[str, Any]:
+        """Compact the lake and tidy it."""
+        return keep_up(self.stores.lake, self.config)
 
     def wait_stored(self, timeout_s: float) -> bool:
         """Wait until everything on the log stands in both stores."""

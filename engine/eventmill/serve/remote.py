@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ import orjson
 
 from eventmill.core.config import Config
 from eventmill.core.errors import DataFolderBusy, StoreError
+from eventmill.net import unix
 from eventmill.serve.engine import Stores
 from eventmill.serve.folder import ENGINE_SOCKET, DataFolder, existing
 
@@ -26,9 +26,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connect to the socket instead of a host."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
-        self.sock.connect(str(self._path))
+        self.sock = unix.connect_blocking(self._path, _TIMEOUT_S)
 
 
 def ask(config: Config, method: str, path: str) -> Any:
