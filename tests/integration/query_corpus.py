@@ -26,7 +26,7 @@ WORKS = [
     "SELECT event, grouping(event) FROM events GROUP BY ROLLUP(event) ORDER BY ALL",
     "SELECT arrayJoin([1, 2, 3]) AS a, exists(SELECT 1 FROM events)",
     "SELECT quantilesTDigestIf(0.5, 0.9)(flags, flags > 0), sumMap(map(event, 1)), uniqArray([event]) FROM events",
-    "SELECT events.event, s.events FROM events, sessions AS s WHERE s.session_id = events.session_id LIMIT 1",
+    "SELECT count(events.event), sum(s.events) FROM events, sessions AS s WHERE s.session_id = events.session_id",
     "SELECT count() FROM (SELECT event FROM events EXCEPT SELECT event FROM lake.events)",
     "SELECT 1 WHERE 0",
 ]

@@ -16,7 +16,9 @@ import pyarrow as pa
 from eventmill.sinks.realtime.store import RealtimeStore
 from realtime_events import events
 
-BATCHES = 12
+#: Set it higher for a longer run.
+KILLS = int(os.environ.get("EVENTMILL_TEST_KILLS", "6"))
+BATCHES = 3 * KILLS
 ROWS = 6_000
 PER_OFFSET = 500
 
