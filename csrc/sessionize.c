@@ -39,7 +39,6 @@ static int64_t place(em_device *device, int64_t at, int64_t gap) {
     int near_newest = touches(newest, at, gap), near_older = touches(older, at, gap);
     if (near_newest && near_older) { /* the event bridges both */
         extend(older, at);
-        extend(older, first_of(newest));
         extend(older, last_of(newest));
         *newest = *older;
         older->start = EM_NO_TIME;

@@ -56,7 +56,7 @@ class SessionsTwin:
         near = [session for session in sessions if session.touches(at, self.gap)]
         if len(near) == 2:
             newest, older = sessions
-            for moment in (at, newest.first, newest.last):
+            for moment in (at, newest.last):
                 older.extend(moment)
             sessions[:] = [older]
             return older.start

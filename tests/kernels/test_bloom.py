@@ -91,13 +91,32 @@ def test_bit_by_bit_as_the_twin_whatever_the_batches(steps, cuts, slices, start)
     assert bloom.contains(ids_of(probes)).to_pylist() == [twin.contains(n.to_bytes(16, "big")) for n in probes]
 
 
+@pytest.mark.parametrize("turns", range(1, 11))
+@pytest.mark.parametrize("slices", [1, 5, 6])
+def test_a_turn_clears_what_comes_into_use_again(turns, slices):
+    """All eight generations hold ids, then time goes on by some slices at once, and again."""
+    bloom = RotatingBloom(300, slices=slices, secret=SECRET)
+    twin = BloomTwin(bloom.blocks, slices, bloom.slice_ms, SECRET)
+    for step, number in enumerate([*range(9), 8 + turns, 8 + 2 * turns]):
+        # Few enough that a turn finds its generation not cleared yet.
+        ids, at = random_ids(step, 3), number * bloom.slice_ms
+        assert bloom.observe(ids, at).to_pylist() == [twin.observe(one.as_py(), at) for one in ids]
+        cells = np.frombuffer(bloom.snapshot()[:-16], np.uint8)[-bloom.nbytes :] & twin.live_mask()
+        assert cells.tolist() == twin.live_cells()
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 3_000), max_size=8), st.integers(1, 6), st.integers(0, 2**32))
-def test_state_does_not_depend_on_the_cuts(cuts, slices, seed):
+@given(
+    st.lists(st.integers(1, 3_000), max_size=8),
+    st.integers(1, 6),
+    st.sampled_from([2_000, 60_000]),
+    st.integers(0, 2**32),
+)
+def test_state_does_not_depend_on_the_cuts(cuts, slices, capacity, seed):
     rng = np.random.default_rng(seed)
     count = 5_000
     ids, at = random_ids(seed, count), pa.array(np.sort(rng.integers(0, 60 * HOUR, count)))
-    whole, parts = (RotatingBloom(2_000, slices=slices, secret=SECRET) for _ in range(2))
+    whole, parts = (RotatingBloom(capacity, slices=slices, secret=SECRET) for _ in range(2))
     fresh = whole.observe(ids, at)
     found = [parts.observe(part, times) for part, times in in_parts(cuts, ids, at)]
     assert pa.concat_arrays(found).equals(fresh)

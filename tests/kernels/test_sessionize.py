@@ -72,11 +72,12 @@ def test_the_stream_agrees_with_the_twin_whatever_the_batches(rows, sizes, max_d
     assert (sessionizer.devices, sessionizer.evicted) == (len(twin.devices), twin.evicted)
 
 
-far = st.tuples(st.sampled_from("abcdef"), st.integers(-(2**61), 2**61) | st.integers(-(2**34), 2**34))
+moments = st.integers(-(2**61), 2**61) | st.integers(-(2**34), 2**34) | st.integers(-9, 9).map(lambda n: n << 30)
+far = st.tuples(st.sampled_from("abcdef"), moments)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(far, min_size=1, max_size=40), st.sampled_from([1, 1_000, 2**31, 2**33]), st.sampled_from([8, 10**14]))
+@given(st.lists(far, min_size=1, max_size=40), st.sampled_from([1, 1_000, 2**30, 2**33]), st.sampled_from([8, 10**14]))
 def test_the_stream_agrees_with_the_twin_over_long_times(rows, gap, lateness):
     """Gaps and sessions beyond 49 days, where spans of 32 bits end; times up to the limits."""
     sessionizer, twin = Sessionizer(f"{gap}ms", f"{lateness}ms", 4), SessionsTwin(gap, lateness, 4)
@@ -93,13 +94,20 @@ def test_events_in_order_get_the_exact_sessions(rows):
 
 
 def test_late_events_extend_a_session_bridge_two_or_stand_alone():
-    at = [600, 610, 720, 580, 640, 670, 300, 700]
+    at = [600, 610, 720, 580, 640, 670, 300, 700, 745]
     found = assign(Sessionizer(), [("a", minute * MINUTE) for minute in at])
-    starts = [600, 600, 720, 600, 600, 600, 300, 600]
-    # 580 moves the first one's start, but not its id; 670 and 700 make it reach the second, which it takes over.
+    starts = [600, 600, 720, 600, 600, 600, 300, 600, 600]
+    # 580 moves the first one's start, but not its id; 700 makes it reach the second, which it takes over to its end.
     assert found == [session_id("a", minute * MINUTE) for minute in starts]
-    exact = [session_id("a", minute * MINUTE) for minute in [580, 580, 580, 580, 580, 580, 300, 580]]
-    assert sessions_exact(["a"] * 8, [minute * MINUTE for minute in at], GAP).to_pylist() == exact
+    exact = [session_id("a", minute * MINUTE) for minute in [580, 580, 580, 580, 580, 580, 300, 580, 580]]
+    assert sessions_exact(["a"] * 9, [minute * MINUTE for minute in at], GAP).to_pylist() == exact
+
+
+def test_a_session_is_cut_49_days_after_its_first_event():
+    gap = 1 << 31
+    at = [0, gap, 2 * gap, 2 * gap + 5, 3 * gap - 1, 3 * gap]
+    found = assign(Sessionizer(f"{gap}ms", "365d"), [("a", time) for time in at])
+    assert found == [session_id("a", 0)] * 5 + [session_id("a", 3 * gap)]
 
 
 def test_state_grows_with_devices_at_64_bytes_each():
@@ -138,6 +146,17 @@ def test_a_flood_of_devices_stays_within_bounds_and_spares_the_active():
         assert sessionizer.devices <= 10_000
         assert found[-1] == session_id("steady", 0)
     assert sessionizer.evicted == 60_001 - sessionizer.devices
+
+
+@pytest.mark.parametrize("max_devices", [16, 41, 100])
+def test_the_devices_idle_longest_are_evicted(max_devices):
+    rng = np.random.default_rng(max_devices)
+    at = np.cumsum(rng.integers(-20, 40, 6_000)) * MINUTE
+    rows = [(f"device-{number}", int(time)) for number, time in zip(rng.integers(0, 120, 6_000), at, strict=True)]
+    sessionizer, twin = Sessionizer(max_devices=max_devices), SessionsTwin(GAP, 72 * HOUR, max_devices)
+    assert assign(sessionizer, rows, [1_000] * 6) == [twin.assign(device, time) for device, time in rows]
+    assert (sessionizer.devices, sessionizer.evicted) == (len(twin.devices), twin.evicted)
+    assert twin.evicted > 100
 
 
 # The exact computation
