@@ -8,10 +8,13 @@ import contextlib
 import gzip
 import os
 import signal
+import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import orjson
@@ -24,6 +27,7 @@ from eventmill.core.errors import ConfigError, LogUnavailable
 from eventmill.core.schema import RAW, Hop, Topic
 from eventmill.ingest.service import run
 from eventmill.log.local import LocalLog
+from eventmill.observe import metrics
 
 RECORDED = Path(__file__).parents[1] / "data" / "sdk_requests" / "captured.jsonl"
 WAIT_S = 60
@@ -94,7 +98,11 @@ def work(tmp_path, scenario, ingest=None, wrap=Watched, **http):
             await asyncio.wait([ready, running], return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 await running
-            await scenario(Worker(await ready, log))
+            try:
+                await scenario(Worker(await ready, log))
+            except BaseException:
+                log.held.set()
+                raise
             os.kill(os.getpid(), signal.SIGTERM)
             await running
 
@@ -121,6 +129,19 @@ def test_one_commit_takes_all_that_came_during_the_last(tmp_path):
         assert log.commits < 10
         counts = {(count.hop, count.reason): count.events for count in log.ledger()}
         assert counts == {(Hop.RECEIVED, ""): 61, (Hop.ACCEPTED, ""): 61}
+
+    work(tmp_path, scenario)
+
+
+def test_a_group_of_dead_letters_alone_is_committed_after_the_last_one(tmp_path):
+    async def scenario(worker):
+        worker.log.held.clear()
+        first = asyncio.create_task(worker.send(batch("first")))
+        await worker.log.begun()
+        dead = asyncio.create_task(worker.send(b'{"batch": [7]}'))
+        assert (await worker.send(b"{"))[0] == 400  # sent later, so the one before has arrived
+        worker.log.held.set()
+        assert [(await one)[2]["rejected"] for one in (first, dead)] == [0, 1]
 
     work(tmp_path, scenario)
 
@@ -244,6 +265,14 @@ def test_recorded_sdk_requests_are_taken_as_they_were_sent(tmp_path):
     work(tmp_path, scenario)
 
 
+def answered():
+    """Answers by (endpoint, status) since this process began."""
+    samples = next(iter(metrics.REQUESTS.collect())).samples
+    return Counter(
+        {(one.labels["endpoint"], one.labels["status"]): one.value for one in samples if one.name.endswith("_total")}
+    )
+
+
 def test_answers_that_need_no_body(tmp_path):
     async def scenario(worker):
         key = "Basic " + base64.b64encode(b"wrong:").decode()
@@ -260,14 +289,15 @@ def test_answers_that_need_no_body(tmp_path):
         status, _, answer = await worker.send(b"", "/nowhere", "GET")
         assert (status, "/v1/batch" in answer["error"]) == (404, True)
         assert (await worker.send(b"", "/v1/status", "GET"))[0] == 503
-        text = (await worker.send(b"", "/metrics", "GET"))[2].decode()
-        assert 'eventmill_requests_total{endpoint="/v1/batch",status="415"} 1.0' in text
-        assert 'eventmill_requests_total{endpoint="unknown",status="404"} 1.0' in text
-        assert "nowhere" not in text
         assert (await worker.send(b"x" * 600_000))[0] == 413
         text = (await worker.send(b"", "/metrics", "GET"))[2].decode()
-        assert 'eventmill_requests_total{endpoint="refused",status="413"}' in text
+        assert "nowhere" not in text
+        now = answered()
+        for endpoint, code in (("/v1/batch", "415"), ("unknown", "404"), ("refused", "413")):
+            assert now[endpoint, code] == before[endpoint, code] + 1
+            assert f'eventmill_requests_total{{endpoint="{endpoint}",status="{code}"}}' in text
 
+    before = answered()
     work(tmp_path, scenario, ingest=IngestConfig(write_keys=("right",)))
 
 
@@ -310,6 +340,49 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path):
         assert worker.stored() == ["late"]
 
     work(tmp_path, scenario)
+
+
+def test_what_was_on_its_way_when_its_clients_left_is_written_before_the_end(tmp_path):
+    async def scenario(worker):
+        log = worker.log
+        log.held.clear()
+        clients = []
+        for one in ("first", "second"):
+            reader, writer = await asyncio.open_connection(worker.host, worker.port)
+            body = batch(one)
+            writer.write(b"POST /v1/batch HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            clients.append((reader, writer))
+            if one == "first":
+                await log.begun()
+        assert (await worker.send(b"{"))[0] == 400  # sent later, so the two before have arrived
+        for _, writer in clients:  # by a reset: a plain end could be that of a client which still reads
+            kept = writer.get_extra_info("socket")
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+        asyncio.get_running_loop().call_later(0.05, log.held.set)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    work(tmp_path, scenario)
+    again = LocalLog(tmp_path / "log")
+    assert sorted(Worker("http://a:1", again).stored()) == ["first", "second"]
+    again.close()
+
+
+def test_a_client_that_waits_for_100_learns_at_once_that_its_key_is_wrong(tmp_path):
+    async def scenario(worker):
+        for path, key, expected in (
+            ("/v1/batch", "wrong", b"HTTP/1.1 401"),
+            ("/v1/track/", "wrong", b"HTTP/1.1 401"),
+            ("/v1/batch", "right", b"HTTP/1.1 100"),
+            ("/elsewhere", "wrong", b"HTTP/1.1 100"),
+        ):
+            reader, writer = await asyncio.open_connection(worker.host, worker.port)
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nAuthorization: Bearer {key}\r\n"
+            writer.write(head.encode() + b"Content-Length: 9\r\n\r\n")
+            assert await reader.readexactly(12) == expected
+            writer.close()
+
+    work(tmp_path, scenario, ingest=IngestConfig(write_keys=("right",)))
 
 
 def test_a_worker_that_cannot_start_says_why(tmp_path):

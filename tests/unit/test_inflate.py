@@ -112,6 +112,7 @@ def test_a_damaged_body_is_refused_or_inflates_within_the_cap(plain, encoding, d
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     try:
-        assert len(inflate(bytes(body), encoding, 400)) <= 400
+        outcome = 200 if len(inflate(bytes(body), encoding, 400)) <= 400 else "over the cap"
     except InflateError as refused:
-        assert refused.status in (400, 413)
+        outcome = refused.status
+    assert outcome in (200, 400, 413)
