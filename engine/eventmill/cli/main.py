@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 from importlib.metadata import version
 from typing import Final
 
 import click
-
-# Arrow's allocator gives freed pages back to the kernel at once, which then zeroes new ones for the next batch: a third of
-# all time under load. It reads this when Arrow is first imported, so it stands before everything that does.
-os.environ.setdefault("MIMALLOC_PURGE_DELAY", "10000")
 
 #: command -> (module, one line for the overview). Modules are imported when their command runs: some are heavy.
 COMMANDS: Final = {

@@ -12,7 +12,7 @@ from eventmill.core.log import Frame, StoredFrame
 from eventmill.core.schema import SCHEMA_VERSION, Topic
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
-_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1), use_threads=False)
+_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
 def encode(

@@ -6,7 +6,7 @@ call returns. A transaction makes appended frames, consumer offsets and ledger c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -107,8 +107,22 @@ class Log(Protocol):
         """
         ...
 
-    def wait(self, topic: Topic, partition: int, from_offset: int, timeout_s: float) -> bool:
-        """Sleep until there is a frame at or after ``from_offset``; false on timeout or close."""
+    def wait(
+        self,
+        topic: Topic,
+        partition: int,
+        from_offset: int,
+        timeout_s: float,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Sleep until there is a frame at or after ``from_offset``; false on timeout or close.
+
+        Also ends when ``enough()`` holds, which is asked again at every commit and every ``wake``.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Let all who sleep in this process look again."""
         ...
 
     def wait_committed(self, group: str, topic: Topic, partition: int, offset: int, timeout_s: float) -> bool:

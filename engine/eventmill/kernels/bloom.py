@@ -73,6 +73,7 @@ class RotatingBloom:
 
     ``capacity``: ids within the window, 1 or more. ``fpr``: rate of false positives over the whole window. ``slices``: 1 to 6;
     an id is forgotten one slice's share of the window late at most. ``secret``: 16 bytes that key the hash, random by default.
+    ``populate``: take all memory at once, not as ids come.
 
     Time comes from the ids' own ``at`` only, as a running maximum, so the state is a function of what was observed,
     whatever the batches were. Raises ``ValueError`` for parameters out of range. Not thread-safe.
@@ -91,6 +92,7 @@ class RotatingBloom:
         window: str | int = "24h",
         slices: int = 6,
         secret: bytes | None = None,
+        populate: bool = False,
     ) -> None:
         if not (capacity >= 1 and 0 < fpr < 1 and 1 <= slices <= native.SLICES_MAX):
             raise ValueError(
@@ -105,11 +107,12 @@ class RotatingBloom:
         self.blocks = blocks_for(self.slice_capacity, MARGIN * fpr / (slices + 1))
         if self.blocks > _BLOCKS_MAX:
             raise ValueError(f"capacity must be smaller: {capacity:,} ids need more blocks than one filter has")
+        self._populate = populate
         self._start(os.urandom(SECRET_BYTES) if secret is None else secret)
 
     def _start(self, secret: bytes) -> None:
         self._secret = secret
-        self._cells = zeroed(self.nbytes)
+        self._cells = zeroed(self.nbytes, populate=self._populate)
         key0, key1 = int.from_bytes(secret[:8], "little"), int.from_bytes(secret[8:], "little")
         self._native = native.Bloom(self._cells, key0, key1, self.slices, self.slice_ms)
 

@@ -191,7 +191,7 @@ def _write(
                 plan.enriched += count
             kind = Kind.FLAGGED if pc.any(_unknown(rows)).as_py() else Kind.COMPACTED
             order = np.argsort(rows.column("timestamp").cast(pa.int64()).to_numpy(), kind="stable")
-            ordered = encoded(to_batch(rows)).take(pa.array(order))
+            ordered = encoded(rows.combine_chunks()).take(pa.array(order))
             first = plan.files[pack[0]]
             written.append(writer.write(ordered, first.date, first.group, f"{kind}-{run}-{number:05d}", paths))
         progress(done, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -53,57 +54,65 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The rows of one partition, by event time. ``date`` in days since the epoch."""
+    """The rows of one partition, COLUMNS' few-valued ones as dictionaries. ``date`` in days since the epoch."""
 
     date: int
     group: str
-    rows: Indices
+    rows: pa.Table
 
 
 def partition(
-    batch: pa.RecordBatch,
+    events: pa.Table,
     group_of: Callable[[str], str],
     *,
     files_few: int = FILES_FEW,
     files_max: int = FILES_MAX,
     rows_few: int = ROWS_FEW,
 ) -> list[Slice]:
-    """The batch's rows per partition, each by event time.
+    """The rows per partition; those of one chunk of ``events`` by event time, the chunks one after the other.
 
     Where there are more than ``files_few`` partitions, those of less than ``rows_few`` rows share their date's
     ``__other__``, and so do the smallest beyond ``files_max``: a late event here and there, or a batch of very many names,
     would otherwise become as many tiny files. So a partition's name says where rows lie, and ``event`` what they are.
     """
-    if batch.num_rows == 0:
+    if events.num_rows == 0:
         return []
-    times = batch.column("timestamp").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    times = events.column("timestamp").cast(pa.int64()).to_numpy()
     dates, of_day = np.divmod(times, DAY_MS)
-    encoded = pc.dictionary_encode(batch.column("event"))
+    narrow = encoded(events)
+    names = narrow.column("event")
     codes: dict[str, int] = {OVERFLOW: 0}
-    of_value = [codes.setdefault(group_of(name), len(codes)) for name in encoded.dictionary.to_pylist()]
+    of_value = [codes.setdefault(group_of(name), len(codes)) for name in names.chunk(0).dictionary.to_pylist()]
+    of_row = np.concatenate([chunk.indices.to_numpy() for chunk in names.chunks])
     first_date = int(dates.min())
-    cells = (dates - first_date) * len(codes) + np.array(of_value, np.int64)[encoded.indices.to_numpy()]
-    order, used, starts = _by_cell(cells, of_day)
+    cells = (dates - first_date) * len(codes) + np.array(of_value, np.int64)[of_row]
+    used, sizes = np.unique(cells, return_counts=True)
     if len(used) > files_few:
-        sizes = np.diff(starts)
         by_size = np.argsort(-sizes, kind="stable")
         large = min(int(np.count_nonzero(sizes >= rows_few)), files_max)
-        small = used[by_size[large:]]
-        cells = np.where(np.isin(cells, small), cells // len(codes) * len(codes), cells)
-        order, used, starts = _by_cell(cells, of_day)
-    names = list(codes)
+        cells = np.where(np.isin(cells, used[by_size[large:]]), cells // len(codes) * len(codes), cells)
+    groups = list(codes)
     return [
-        Slice(first_date + int(cell) // len(codes), names[int(cell) % len(codes)], order[begin:end])
-        for cell, begin, end in zip(used, starts[:-1], starts[1:], strict=True)
+        Slice(first_date + cell // len(codes), groups[cell % len(codes)], pa.Table.from_batches(rows))
+        for cell, rows in sorted(_gathered(narrow, cells, of_day).items())
     ]
 
 
-def _by_cell(cells: Indices, of_day: Indices) -> tuple[Indices, Indices, Indices]:
-    """Row order by cell and time of day (27 bits), the cells there are, and where each begins (and the end)."""
-    order = np.argsort((cells << 27) | of_day)
-    sorted_cells = cells[order]
-    begins = np.flatnonzero(np.diff(sorted_cells, prepend=sorted_cells[0] - 1))
-    return order, sorted_cells[begins], np.append(begins, len(cells))
+def _gathered(narrow: pa.Table, cells: Indices, of_day: Indices) -> dict[int, list[pa.RecordBatch]]:
+    """The rows of each cell, chunk by chunk: each chunk is put in the cells' order while it is in the cache, then cut."""
+    found: dict[int, list[pa.RecordBatch]] = defaultdict(list)
+    at = 0
+    for chunk in narrow.to_batches():
+        of_chunk = cells[at : at + len(chunk)]
+        # by cell and time of day (27 bits)
+        order = np.argsort((of_chunk << 27) | of_day[at : at + len(chunk)])
+        at += len(chunk)
+        ordered = chunk.take(pa.array(order))
+        in_order = of_chunk[order]
+        begins = np.flatnonzero(np.diff(in_order, prepend=in_order[0] - 1))
+        for begin, end in zip(begins, np.append(begins[1:], len(chunk)), strict=True):
+            found[int(in_order[begin])].append(ordered.slice(begin, end - begin))
+    return found
 
 
 class FileWriter:
@@ -115,23 +124,23 @@ class FileWriter:
         self._plan = compute_statistics_plan(table.schema(), table.metadata.properties)
         self._ids = parquet_path_to_id_mapping(table.schema())
 
-    def write_all(self, batch: pa.RecordBatch, slices: list[Slice], paths: set[str]) -> list[DataFile]:
+    def write_all(self, slices: list[Slice], paths: set[str]) -> list[DataFile]:
         """A file for each slice, on two threads. Every path is added to ``paths`` before its file is begun."""
         run = uuid.uuid4().hex
-        narrow = encoded(batch)
 
         def one(numbered: tuple[int, Slice]) -> DataFile:
             number, part = numbered
-            rows = narrow.take(pa.array(part.rows))
-            return self.write(rows, part.date, part.group, f"{Kind.APPENDED}-{run}-{number:05d}", paths)
+            return self.write(
+                part.rows.combine_chunks(), part.date, part.group, f"{Kind.APPENDED}-{run}-{number:05d}", paths
+            )
 
         # The largest first, so that the threads end together.
-        by_size = sorted(enumerate(slices), key=lambda numbered: -len(numbered[1].rows))
+        by_size = sorted(enumerate(slices), key=lambda numbered: -numbered[1].rows.num_rows)
         with ThreadPoolExecutor(_THREADS, "lake-write") as pool:
             return list(pool.map(one, by_size))
 
-    def write(self, rows: pa.RecordBatch | pa.Table, date: int, group: str, name: str, paths: set[str]) -> DataFile:
-        """One file of rows with EVENT's columns, which are by event time already.
+    def write(self, rows: pa.Table, date: int, group: str, name: str, paths: set[str]) -> DataFile:
+        """One file of rows with EVENT's columns.
 
         ``name`` begins with a ``Kind``. Raises ``StoreError``.
         """
@@ -161,16 +170,15 @@ class FileWriter:
         )  # fmt: skip
 
 
-def encoded(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with its columns of few values as dictionaries: to gather numbers is cheaper than strings."""
+def encoded(rows: pa.Table) -> pa.Table:
+    """The rows with their columns of few values as dictionaries: to gather numbers is cheaper than strings."""
     columns = [
-        pc.dictionary_encode(column) if field.name in _FEW else column
-        for field, column in zip(batch.schema, batch.columns, strict=True)
+        pc.dictionary_encode(rows.column(name)) if name in _FEW else rows.column(name) for name in rows.column_names
     ]
-    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+    return pa.Table.from_arrays(columns, rows.column_names)
 
 
-def _columns(rows: pa.RecordBatch | pa.Table, date: int, group: str) -> pa.Table:
+def _columns(rows: pa.Table, date: int, group: str) -> pa.Table:
     """The rows as they are written: COLUMNS, of which some are dictionaries."""
     count = rows.num_rows
     groups = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([group], pa.string()))
@@ -180,9 +188,9 @@ def _columns(rows: pa.RecordBatch | pa.Table, date: int, group: str) -> pa.Table
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _column(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+def _column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     # A dictionary is written whole, so it must not be longer than what it spares.
-    if isinstance(column, pa.DictionaryArray) and len(column.dictionary) * 4 <= len(column):
+    if pa.types.is_dictionary(column.type) and len(column.chunk(0).dictionary) * 4 <= len(column):
         return column
     return column.cast(kind)
 

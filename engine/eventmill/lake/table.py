@@ -23,7 +23,7 @@ class Lake(LakeTable):
         super().__init__(folder, partitions_max)
         self._writer = LakeWriter(self, topic=Topic.ENRICHED, partition=0, checkpoint=checkpoint)
 
-    def append(self, batch: pa.RecordBatch, *, group: str, from_offset: int, to_offset: int) -> None:
+    def append(self, batch: pa.RecordBatch | pa.Table, *, group: str, from_offset: int, to_offset: int) -> None:
         """See ``LakeWriter.append``."""
         self._writer.append(batch, group=group, from_offset=from_offset, to_offset=to_offset)
 

@@ -38,12 +38,13 @@ class LakeWriter:
         """The next offset to store."""
         return offsets.committed(self.lake.load().current_snapshot(), self._topic, self._partition)
 
-    def append(self, batch: pa.RecordBatch, *, group: str, from_offset: int, to_offset: int) -> None:
+    def append(self, batch: pa.RecordBatch | pa.Table, *, group: str, from_offset: int, to_offset: int) -> None:
         """Store the rows (EVENT) and the offsets in one commit; a range that is stored already is passed over.
 
         Raises ``StateError`` when the range leaves a gap or overlaps, ``StoreError`` when the store cannot take it;
         nothing of the batch is visible then.
         """
+        events = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
         table = self.lake.load()
         if self._covers(table, group, from_offset, to_offset):
             return
@@ -51,15 +52,14 @@ class LakeWriter:
             expire_snapshots(self.lake, kept=SNAPSHOTS_KEPT)
         with self.lake.in_flight() as paths:
             try:
-                slices = partition(batch, self.lake.group_of)
-                files = self._files.write_all(batch, slices, paths)
+                files = self._files.write_all(partition(events, self.lake.group_of), paths)
                 self._checkpoint("files written")
 
                 def stage(table: Table, transaction: Transaction) -> int | None:
                     if self._covers(table, group, from_offset, to_offset):
                         return None
                     require(paths)
-                    summary = self._summary(table.current_snapshot(), batch, group, to_offset)
+                    summary = self._summary(table.current_snapshot(), events, group, to_offset)
                     with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
                         for file in files:
                             append.append_data_file(file)
@@ -80,9 +80,9 @@ class LakeWriter:
         snapshot = table.current_snapshot()
         return offsets.covers(snapshot, self._topic, self._partition, from_offset, to_offset, group)
 
-    def _summary(self, snapshot: Any, batch: pa.RecordBatch, group: str, to_offset: int) -> dict[str, str]:
+    def _summary(self, snapshot: Any, events: pa.Table, group: str, to_offset: int) -> dict[str, str]:
         ours = offsets.advanced(offsets.carried(snapshot), group, self._topic, self._partition, to_offset)
-        if batch.num_rows:
-            newest = pc.max(batch.column("received_at")).cast(pa.int64()).as_py()
+        if events.num_rows:
+            newest = pc.max(events.column("received_at")).cast(pa.int64()).as_py()
             ours[offsets.RECEIVED_THROUGH] = str(max(newest, offsets.received_through(snapshot) or newest))
         return ours

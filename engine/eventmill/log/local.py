@@ -12,7 +12,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,9 +176,20 @@ class LocalLog:
             )
         return frames
 
-    def wait(self, topic: Topic, partition: int, from_offset: int, timeout_s: float) -> bool:
+    def wait(
+        self,
+        topic: Topic,
+        partition: int,
+        from_offset: int,
+        timeout_s: float,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """See ``core.log.Log.wait``."""
-        return self._waker.wait_until(lambda: self.end_offset(topic, partition) > from_offset, timeout_s)
+        return self._waker.wait_until(lambda: self.end_offset(topic, partition) > from_offset or enough(), timeout_s)
+
+    def wake(self) -> None:
+        """See ``core.log.Log.wake``."""
+        self._waker.wake()
 
     def wait_committed(self, group: str, topic: Topic, partition: int, offset: int, timeout_s: float) -> bool:
         """See ``core.log.Log.wait_committed``."""

@@ -48,16 +48,17 @@ class Waker:
                 self._receiver.recv(1)
             except OSError:
                 return
-            self._bump()
+            self.wake()
 
-    def _bump(self) -> None:
+    def wake(self) -> None:
+        """Let those who sleep in this process look again."""
         with self._condition:
             self._generation += 1
             self._condition.notify_all()
 
     def notify(self) -> None:
         """Tell every reader, here and in other processes, that something was committed."""
-        self._bump()
+        self.wake()
         stamp = os.fstat(self._fd).st_mtime_ns
         if stamp != self._peers[0]:
             self._peers = (stamp, tuple(name for name in os.listdir(self._fd) if name != self._name))  # noqa: PTH208
@@ -93,7 +94,7 @@ class Waker:
         if self._closed:
             return
         self._closed = True
-        self._bump()
+        self.wake()
         with contextlib.suppress(OSError):
             self._sender.sendto(b"\0", self._address(self._name))
         self._thread.join()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 
@@ -20,9 +21,10 @@ from eventmill.core import frame, groups, ledger
 from eventmill.core.config import Config
 from eventmill.core.errors import StateError
 from eventmill.core.linger import linger
-from eventmill.core.log import Log, StoredFrame
+from eventmill.core.log import Count, Frame, Log, StoredFrame
 from eventmill.core.schema import EVENT, RAW, REJECT, Hop, Topic
 from eventmill.core.stage import Outcome, Stage, StatefulStage
+from eventmill.core.tail import StoredBatch, Tail
 from eventmill.kernels.bloom import RotatingBloom
 from eventmill.kernels.sessionize import Sessionizer
 from eventmill.process.checkpoint import Checkpoints, Snapshot
@@ -34,13 +36,16 @@ from eventmill.process.validate import Validate
 logger = logging.getLogger(__name__)
 
 PARTITION = 0
+#: Events that go through the stages together: so few that their memory is still in the cache for the next stage, and is
+#: used again at once for the next ones.
+FOLD_EVENTS: Final = 16_384
 
 
 def build_stages(config: Config) -> list[Stage | StatefulStage]:
     """The stages, in order."""
     process, dedup = config.process, config.dedup
     return [
-        Dedup(RotatingBloom(dedup.capacity, dedup.fpr, dedup.window, dedup.slices)),
+        Dedup(RotatingBloom(dedup.capacity, dedup.fpr, dedup.window, dedup.slices, populate=True)),
         Validate(process.blocked_events),
         Enrich(process.dimensions_file),
         Sessionize(Sessionizer(process.session_gap, process.lateness)),
@@ -69,9 +74,11 @@ class Processor:
         batch_events_max: int,
         batch_interval_ms: int = 0,
         snapshot_interval_events: int,
+        tail: Tail | None = None,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._log = log
+        self._tail = tail
         self._build = stages
         self._stages: Sequence[Stage | StatefulStage] = ()
         self._checkpoints = Checkpoints(state_dir, checkpoint=checkpoint)
@@ -117,7 +124,8 @@ class Processor:
             frames = self._log.read(
                 Topic.RAW, PARTITION, position, events_max=self._batch_events_max, to_offset=committed
             )
-            self._fold(frames)
+            for together in _by_events(frames):
+                self._fold(together)
             folded += sum(stored.events for stored in frames)
             position = frames[-1].offset + 1
         self._position = committed
@@ -153,23 +161,32 @@ class Processor:
         frames = self._log.read(Topic.RAW, PARTITION, self._position, events_max=self._batch_events_max)
         if not frames:
             return 0
-        events, suspects, rejects = self._fold(frames)
-        outputs = [frame.encode(Topic.ENRICHED, frame.conform(events, EVENT))]
-        outputs += [frame.encode(Topic.SUSPECTS, batch) for batch in suspects]
-        outputs += [frame.encode(Topic.DEAD, frame.conform(batch, REJECT)) for batch in rejects]
-        counts = ledger.counts(Hop.ENRICHED, events)
-        for batch in suspects:
-            counts += ledger.counts(Hop.SUSPECT, batch)
-        for batch in rejects:
-            counts += ledger.counts(Hop.INVALID, batch)
+        enriched: list[pa.RecordBatch] = []
+        others: list[Frame] = []
+        counts: list[Count] = []
+        for together in _by_events(frames):
+            events, suspects, rejects = self._fold(together)
+            counts += ledger.counts(Hop.ENRICHED, events)
+            if events.num_rows:
+                enriched.append(frame.conform(events, EVENT))
+            for batch in suspects:
+                others.append(frame.encode(Topic.SUSPECTS, batch))
+                counts += ledger.counts(Hop.SUSPECT, batch)
+            for batch in rejects:
+                others.append(frame.encode(Topic.DEAD, frame.conform(batch, REJECT)))
+                counts += ledger.counts(Hop.INVALID, batch)
+        outputs = [frame.encode(Topic.ENRICHED, batch) for batch in enriched]
         self._checkpoint("processed")
         following = frames[-1].offset + 1
         with self._log.transaction() as transaction:
-            transaction.append(output for output in outputs if output.events)
+            offsets = transaction.append(outputs)
+            transaction.append(others)
             self._checkpoint("produced")
             transaction.commit_offset(groups.PROCESS, Topic.RAW, PARTITION, following)
             transaction.count(counts)
             self._checkpoint("offsets sent")
+        if self._tail is not None:
+            self._tail.append(map(StoredBatch, offsets, enriched))
         self._checkpoint("committed")
         self._position = following
         consumed = sum(stored.events for stored in frames)
@@ -205,3 +222,17 @@ class Processor:
             self._finish_saving()
         finally:
             self._saver.shutdown()
+
+
+def _by_events(frames: Sequence[StoredFrame]) -> Iterator[list[StoredFrame]]:
+    """The frames in groups of about ``FOLD_EVENTS`` events, each of whole frames."""
+    together: list[StoredFrame] = []
+    events = 0
+    for stored in frames:
+        if together and events + stored.events > FOLD_EVENTS:
+            yield together
+            together, events = [], 0
+        together.append(stored)
+        events += stored.events
+    if together:
+        yield together

@@ -19,6 +19,7 @@ from eventmill.core import groups
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
 from eventmill.core.schema import Hop, Topic
+from eventmill.core.tail import Tail
 from eventmill.generate.oracle import Verdict, judge, stored_rows
 from eventmill.generate.truth import TruthFile
 from eventmill.lake.table import Lake
@@ -111,8 +112,9 @@ class Engine:
         self.stores = Stores(config)
         self.fatal: tuple[str, Exception] | None = None
         self.stopped = threading.Event()
-        self._flush = False
+        self._hurry = threading.Event()
         log = self.stores.log
+        tail = Tail((groups.REALTIME, groups.LAKE))
         self.processor = Processor(
             log,
             lambda: build_stages(config),
@@ -120,18 +122,21 @@ class Engine:
             batch_events_max=config.process.batch_events_max,
             batch_interval_ms=parse_duration_ms(config.process.batch_interval),
             snapshot_interval_events=config.process.snapshot_interval_events,
+            tail=tail,
         )
         self._realtime = RealtimeRunner(
             log,
             self.stores.realtime,
             events_max=config.realtime.batch_events_max,
             interval_ms=parse_duration_ms(config.realtime.batch_interval),
+            tail=tail,
         )
         self._lake = LakeRunner(
             log,
             self.stores.lake,
             events_max=config.lake.batch_events_max,
             interval_ms=parse_duration_ms(config.lake.batch_interval),
+            tail=tail,
         )
         self._rescue: Rescue | None = None
         self.query = QueryService(
@@ -191,10 +196,10 @@ class Engine:
         return self._rescue.step(timeout_s) if self._rescue is not None else 0
 
     def _step_realtime(self, timeout_s: float) -> int:
-        return self._realtime.step(timeout_s, flush=self._flush)
+        return self._realtime.step(timeout_s, hurry=self._hurry.is_set)
 
     def _step_lake(self, timeout_s: float) -> int:
-        return self._lake.step(timeout_s, flush=self._flush)
+        return self._lake.step(timeout_s, hurry=self._hurry.is_set)
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
@@ -253,11 +258,18 @@ class Engine:
 
     def flush(self) -> bool:
         """Store what the log holds without waiting for full batches; false when that takes too long."""
-        self._flush = True
         try:
-            return self.wait_stored(_FLUSH_S)
+            return self._hurry_through(_FLUSH_S)
         finally:
-            self._flush = False
+            self._hurry.clear()
+
+    def _hurry_through(self, timeout_s: float) -> bool:
+        """Let the sinks wait for nothing more, once all of it lies before them."""
+        deadline = time.monotonic() + timeout_s
+        self.stores.log.wait_consumed(_CONSUMERS[:1], timeout_s)
+        self._hurry.set()
+        self.stores.log.wake()
+        return self.wait_stored(max(deadline - time.monotonic(), 0.0))
 
     def judge(self, truth: Path) -> dict[str, Verdict]:
         """The oracle's verdict on both stores by a truth file."""
@@ -270,8 +282,7 @@ class Engine:
 
     def drain(self) -> bool:
         """Store all that the log holds, take a snapshot, stop; false when something is left on the log for next time."""
-        self._flush = True
-        done = self.fatal is None and self.wait_stored(_DRAIN_S)
+        done = self.fatal is None and self._hurry_through(_DRAIN_S)
         self._upkeep_stop.set()
         for worker in self._workers:
             worker.stop()

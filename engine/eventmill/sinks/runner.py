@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from eventmill.core import frame, groups
 from eventmill.core.linger import linger
-from eventmill.core.log import Intent, Log, StoredFrame
+from eventmill.core.log import Intent, Log
 from eventmill.core.schema import EVENT, Topic
+from eventmill.core.tail import StoredBatch, Tail
 
 PARTITION: Final = 0
 
@@ -24,7 +25,7 @@ PARTITION: Final = 0
 class TokenStore(Protocol):
     """A store that drops a second insert under the same token."""
 
-    def insert(self, batch: pa.RecordBatch, token: str) -> None:
+    def insert(self, batch: pa.Table, token: str) -> None:
         """Store the rows (EVENT plus ``log_offset``) once, however often this is called with that token."""
         ...
 
@@ -32,7 +33,7 @@ class TokenStore(Protocol):
 class OffsetStore(Protocol):
     """A store that commits offsets together with rows."""
 
-    def append(self, batch: pa.RecordBatch, *, group: str, from_offset: int, to_offset: int) -> None:
+    def append(self, batch: pa.Table, *, group: str, from_offset: int, to_offset: int) -> None:
         """Store the rows and the offset range in one commit; a range that is stored already is passed over."""
         ...
 
@@ -47,9 +48,16 @@ class SinkRunner:
     group: str
 
     def __init__(
-        self, log: Log, *, events_max: int, interval_ms: int, checkpoint: Callable[[str], None] = lambda _: None
+        self,
+        log: Log,
+        *,
+        events_max: int,
+        interval_ms: int,
+        tail: Tail | None = None,
+        checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._log = log
+        self._tail = tail
         self._events_max = events_max
         self._interval_s = interval_ms / 1000
         self._checkpoint = checkpoint
@@ -59,34 +67,41 @@ class SinkRunner:
         """Finish what a crash left open, and find the position to go on from."""
         raise NotImplementedError
 
-    def write(self, frames: list[StoredFrame], to_offset: int) -> None:
-        """Store the frames, which end before ``to_offset``."""
+    def write(self, batches: list[StoredBatch], to_offset: int) -> None:
+        """Store the batches, which end before ``to_offset``."""
         raise NotImplementedError
 
-    def step(self, timeout_s: float, *, flush: bool = False) -> int:
+    def step(self, timeout_s: float, *, hurry: Callable[[], bool] = lambda: False) -> int:
         """Store one batch; gives its events.
 
-        Waits up to ``timeout_s`` for input, then until the batch is full or the interval has passed; ``flush`` skips
-        that second wait.
+        Waits up to ``timeout_s`` for input, then until the batch is full, the interval has passed, or ``hurry()`` holds.
         """
         if not self._log.wait(Topic.ENRICHED, PARTITION, self._position, timeout_s):
             return 0
-        if not flush:
-            linger(
-                self._log,
-                self.group,
-                Topic.ENRICHED,
-                PARTITION,
-                events_max=self._events_max,
-                seconds=self._interval_s,
-            )
-        frames = self._log.read(Topic.ENRICHED, PARTITION, self._position, events_max=self._events_max)
-        if not frames:
+        linger(
+            self._log,
+            self.group,
+            Topic.ENRICHED,
+            PARTITION,
+            events_max=self._events_max,
+            seconds=self._interval_s,
+            enough=hurry,
+        )
+        batches = self._read(self._position, self._events_max)
+        if not batches:
             return 0
-        following = frames[-1].offset + 1
-        self.write(frames, following)
+        following = batches[-1].offset + 1
+        self.write(batches, following)
         self._position = following
-        return sum(stored.events for stored in frames)
+        return sum(stored.events.num_rows for stored in batches)
+
+    def _read(self, from_offset: int, events_max: int, to_offset: int | None = None) -> list[StoredBatch]:
+        if self._tail is not None and to_offset is None:
+            batches = self._tail.read(self.group, from_offset, events_max=events_max)
+            if batches:
+                return batches
+        frames = self._log.read(Topic.ENRICHED, PARTITION, from_offset, events_max=events_max, to_offset=to_offset)
+        return [StoredBatch(stored.offset, frame.conform(frame.decode(stored), EVENT)) for stored in frames]
 
 
 class RealtimeRunner(SinkRunner):
@@ -101,9 +116,10 @@ class RealtimeRunner(SinkRunner):
         *,
         events_max: int,
         interval_ms: int,
+        tail: Tail | None = None,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
-        super().__init__(log, events_max=events_max, interval_ms=interval_ms, checkpoint=checkpoint)
+        super().__init__(log, events_max=events_max, interval_ms=interval_ms, tail=tail, checkpoint=checkpoint)
         self._store = store
 
     def recover(self) -> None:
@@ -112,22 +128,19 @@ class RealtimeRunner(SinkRunner):
         intent = self._log.intent(self.group, Topic.ENRICHED, PARTITION)
         if intent is None:
             return
-        frames = self._log.read(
-            Topic.ENRICHED, PARTITION, intent.from_offset, events_max=1 << 62, to_offset=intent.to_offset
-        )
-        self._insert(frames, intent)
+        self._insert(self._read(intent.from_offset, 1 << 62, intent.to_offset), intent)
         self._position = intent.to_offset
 
-    def write(self, frames: list[StoredFrame], to_offset: int) -> None:
+    def write(self, batches: list[StoredBatch], to_offset: int) -> None:
         """Intent, insert, commit."""
-        intent = Intent(self.group, Topic.ENRICHED, PARTITION, frames[0].offset, to_offset)
+        intent = Intent(self.group, Topic.ENRICHED, PARTITION, batches[0].offset, to_offset)
         with self._log.transaction() as transaction:
             transaction.put_intent(intent)
         self._checkpoint("intent")
-        self._insert(frames, intent)
+        self._insert(batches, intent)
 
-    def _insert(self, frames: list[StoredFrame], intent: Intent) -> None:
-        self._store.insert(with_log_offset(frames), intent.token)
+    def _insert(self, batches: list[StoredBatch], intent: Intent) -> None:
+        self._store.insert(with_log_offset(batches), intent.token)
         self._checkpoint("inserted")
         with self._log.transaction() as transaction:
             transaction.commit_offset(self.group, Topic.ENRICHED, PARTITION, intent.to_offset)
@@ -147,9 +160,10 @@ class LakeRunner(SinkRunner):
         *,
         events_max: int,
         interval_ms: int,
+        tail: Tail | None = None,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
-        super().__init__(log, events_max=events_max, interval_ms=interval_ms, checkpoint=checkpoint)
+        super().__init__(log, events_max=events_max, interval_ms=interval_ms, tail=tail, checkpoint=checkpoint)
         self._store = store
 
     def recover(self) -> None:
@@ -158,10 +172,10 @@ class LakeRunner(SinkRunner):
         if self._position != self._log.committed(self.group, Topic.ENRICHED, PARTITION):
             self._commit()
 
-    def write(self, frames: list[StoredFrame], to_offset: int) -> None:
+    def write(self, batches: list[StoredBatch], to_offset: int) -> None:
         """Append with offsets, then tell the log."""
-        batch = frame.decode_all(frames, EVENT)
-        self._store.append(batch, group=self.group, from_offset=frames[0].offset, to_offset=to_offset)
+        events = pa.Table.from_batches([stored.events for stored in batches])
+        self._store.append(events, group=self.group, from_offset=batches[0].offset, to_offset=to_offset)
         self._checkpoint("appended")
         self._position = to_offset
         self._commit()
@@ -171,8 +185,8 @@ class LakeRunner(SinkRunner):
             transaction.commit_offset(self.group, Topic.ENRICHED, PARTITION, self._position)
 
 
-def with_log_offset(frames: list[StoredFrame]) -> pa.RecordBatch:
-    """The frames' events with a uint64 column ``log_offset``: each row's offset in the enriched topic."""
-    batch = frame.decode_all(frames, EVENT)
-    offsets = np.repeat(np.array([stored.offset for stored in frames], np.uint64), [stored.events for stored in frames])
-    return batch.append_column("log_offset", pa.array(offsets))
+def with_log_offset(batches: list[StoredBatch]) -> pa.Table:
+    """The events with a uint64 column ``log_offset``: each row's offset in the enriched topic."""
+    events = pa.Table.from_batches([stored.events for stored in batches])
+    offsets = np.array([stored.offset for stored in batches], np.uint64)
+    return events.append_column("log_offset", pa.array(np.repeat(offsets, [len(stored.events) for stored in batches])))

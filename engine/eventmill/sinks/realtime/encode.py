@@ -25,14 +25,14 @@ SELECT: Final = ", ".join(
 
 
 def checked(batch: pa.RecordBatch | pa.Table) -> pa.Table:
-    """The batch as one table of EVENT's columns and ``log_offset``, each in one piece.
+    """The batch as one table of EVENT's columns and ``log_offset``.
 
     Raises ``StoreError`` when a column is missing or of another type, holds nulls where it must not, or when
     ``log_offset`` is not ascending.
     """
     table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
     try:
-        table = table.select(list(COLUMNS)).cast(_SCHEMA).combine_chunks()
+        table = table.select(list(COLUMNS)).cast(_SCHEMA)
     except (KeyError, pa.ArrowException, ValueError) as error:
         raise StoreError(f"these rows are not EVENT with {OFFSET}: {error}") from error
     offsets = offsets_of(table)
