@@ -75,7 +75,7 @@ def sent_report(sent: Sent, events: int | None) -> dict[str, Any]:
 @click.option("--batch-size", type=click.IntRange(1, 5_000), default=100, show_default=True, help="Events a request.")
 @click.option("--encoding", type=click.Choice(["identity", "gzip", "zstd"]), default="identity", show_default=True)
 @click.option("--rate", type=float, default=0.0, help="Events a second; 0 = as fast as it goes.")
-@click.option("--concurrency", type=click.IntRange(1, 1_000), default=32, show_default=True, help="Connections.")
+@click.option("--concurrency", type=click.IntRange(1, 1_000), default=100, show_default=True, help="Connections.")
 @click.option("--give-up", "give_up", default="60s", show_default=True, help="How long one request is tried.")
 @click.option("--start", help="When the traffic begins, ISO 8601.  [default: now less the span]")
 @click.option("--span", default="6h", show_default=True, help="How long the traffic lasts by the phones' clocks.")

@@ -12,15 +12,17 @@ from eventmill.core.log import Frame, StoredFrame
 from eventmill.core.schema import SCHEMA_VERSION, Topic
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
-_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_WRITE: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+#: A frame's buffers are too small to be worth handing round.
+_READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 def encode(
     topic: Topic, batch: pa.RecordBatch, *, key: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Frame:
-    """One frame of ``batch``: an Arrow IPC stream whose buffers are zstd-compressed."""
+    """One frame of ``batch``: an Arrow IPC stream whose buffers are compressed by LZ4."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema, options=_OPTIONS) as writer:
+    with pa.ipc.new_stream(sink, batch.schema, options=_WRITE) as writer:
         writer.write_batch(batch)
     return Frame(
         topic=topic,
@@ -34,7 +36,7 @@ def encode(
 def decode(frame: StoredFrame) -> pa.RecordBatch:
     """The batch of one frame. Raises ``FrameError`` naming topic and offset."""
     try:
-        with pa.ipc.open_stream(frame.payload) as reader:
+        with pa.ipc.open_stream(frame.payload, options=_READ) as reader:
             table = reader.read_all()
     except (pa.ArrowException, OSError) as error:
         raise FrameError(f"frame {frame.topic}/{frame.partition}@{frame.offset} does not read: {error}") from error

@@ -36,7 +36,7 @@ class Target:
     url: str
     write_key: str = ""
     encoding: str = "identity"
-    concurrency: int = 32
+    concurrency: int = 100
     rate: float = 0.0
     batch_size: int = 100
     give_up_s: float = 60.0
