@@ -75,8 +75,8 @@ def test_rows_and_roll_ups(store: RealtimeStore) -> None:
 
 def test_the_same_rows_again_are_passed_over(store: RealtimeStore) -> None:
     first, second = events(2_000, seed=1), events(2_000, seed=2, first_offset=4)
-    for batch in (first, first, second, second, first):
-        store.insert(batch, "token")
+    for batch, token in ((first, "1"), (first, "1"), (second, "2"), (second, "2"), (first, "1")):
+        store.insert(batch, token)
     assert_holds(store, first, second)
 
 

@@ -154,9 +154,9 @@ class FileWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             with pa.OSFile(str(path), "wb") as sink:
                 pq.write_table(
-                    _columns(rows, date, group), sink, row_group_size=ROW_GROUP, compression="zstd",
-                    compression_level=1, store_schema=False, use_dictionary=_DICTIONARY,
-                    write_statistics=list(BOUNDED), metadata_collector=collected,
+                    _columns(rows, date, group), sink, row_group_size=ROW_GROUP, store_schema=False,
+                    use_dictionary=_DICTIONARY, write_statistics=list(BOUNDED), metadata_collector=collected,
+                    **_codec(name),
                 )  # fmt: skip
             _sync(path)
             size = path.stat().st_size
@@ -168,6 +168,12 @@ class FileWriter:
             partition=Record(date, group), file_size_in_bytes=size, sort_order_id=None, spec_id=self._spec_id,
             equality_ids=None, key_metadata=None, **statistics.to_serialized_dict(),
         )  # fmt: skip
+
+
+def _codec(name: str) -> dict[str, Any]:
+    """What is appended is compacted within the hour, so quick compression is best; the rest stays."""
+    appended = name.startswith(Kind.APPENDED)
+    return {"compression": "snappy"} if appended else {"compression": "zstd", "compression_level": 1}
 
 
 def encoded(rows: pa.Table) -> pa.Table:

@@ -25,6 +25,7 @@ from eventmill.sinks.realtime.encode import COLUMNS, SELECT, checked, offsets_of
 from eventmill.sinks.realtime.twins import Twins
 
 _WHOLE: Final = 1_000_000_000
+_TABLES: Final = f"SELECT name FROM system.tables WHERE database = '{ddl.DATABASE}'"
 #: One insert is one block, so that each partition gets one part of it.
 _INSERT_SETTINGS: Final = (
     "async_insert = 0, max_insert_threads = 1, max_threads = 2, max_partitions_per_insert_block = 0, "
@@ -73,10 +74,15 @@ class RealtimeStore:
         self._clients = Clients(path, ddl.DATABASE)
         self._twins = Twins(self._clients, ddl.EVENTS)
         self._insert_lock = threading.Lock()
+        #: The last offset stored; null while the fate of the last insert is unknown.
         self._stored_through: int | None = None
         try:
+            is_new = self._clients.query(_TABLES).num_rows == 0
             for statement in ddl.create(window):
                 self._clients.command(statement)
+            if is_new:
+                self._run(ddl.attach_views())
+                self._stored_through = -1
         except StoreError as error:
             self._clients.close()
             raise StoreError(f"cannot open the real-time store in {path}: {error}", error.code) from error
