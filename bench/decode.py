@@ -3,29 +3,24 @@
 One thread each, the same events, in turn; the peers get what suits them: orjson the same bodies, pyarrow.json the events
 as lines without the envelope. The peers make six columns in one piece, ours all of core.schema.RAW in record batches of
 ``--rows``, as a group commit would. Row counts and a checksum of the event names are compared before times are.
-
-    python bench/decode.py [--events N] [--batch N] [--rows N] [--runs N] [--json] [--out FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
-import platform
 import random
 import statistics
 import sys
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.json
 
+from bench import machine
 from eventmill._native.decode import Decoder
 
 RECEIVED_AT = 1_795_400_000_000
@@ -122,7 +117,6 @@ def measure(events: int, batch: int, rows: int, runs: int, seed: int) -> dict[st
     rates = {name: sorted(events / second for second in taken) for name, taken in times.items()}
     ours = statistics.median(times["eventmill"])
     return {
-        "question": "request bodies to Arrow columns, one thread",
         "events": events,
         "batch": batch,
         "rows": rows,
@@ -135,40 +129,25 @@ def measure(events: int, batch: int, rows: int, runs: int, seed: int) -> dict[st
         "ratio": {
             name: round(statistics.median(taken) / ours, 2) for name, taken in times.items() if name != "eventmill"
         },
-        "versions": {
-            "python": platform.python_version(),
-            "orjson": orjson.__version__,
-            "pyarrow": pa.__version__,
-        },
-        "machine": platform.processor() or platform.machine(),
     }
 
 
-def main() -> None:
-    """Print the figures; write them only where --out says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=200_000)
-    parser.add_argument("--batch", type=int, default=100, help="events a request")
-    parser.add_argument("--rows", type=int, default=10_000, help="rows of our record batches")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.add_argument("--out", type=Path, help="write the JSON there, too")
-    arguments = parser.parse_args()
-    figures = measure(arguments.events, arguments.batch, arguments.rows, arguments.runs, arguments.seed)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if arguments.json:
-        print(json.dumps(figures))
-        return
-    print(
-        f"{figures['events']:,} events of {figures['bytes_per_event']} bytes, {figures['batch']} a request, one thread"
-    )
-    for name, rate in figures["events_per_second"].items():
-        ratio = figures["ratio"].get(name)
-        beside = f"   ours is {ratio}x" if ratio else ""
-        print(f"  {name:15} {rate['median']:>10,} events/s  ({rate['min']:,} to {rate['max']:,}){beside}")
+def run(*, smoke: bool = False) -> dict[str, Any]:
+    """The figures for requests of 10 and of 100 events."""
+    events, rows, runs = (300, 100, 1) if smoke else (200_000, 10_000, 7)
+    return {
+        "question": "request bodies to Arrow columns, one thread",
+        "machine": machine.describe("orjson", "pyarrow"),
+        "by_batch": {str(batch): measure(events, batch, rows, runs, seed=1) for batch in (10, 100)},
+    }
 
 
-if __name__ == "__main__":
-    main()
+def render(figures: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = ["| events a request | | events/s, one thread (min to max) | ours is |", "|---|---|---|---|"]
+    for batch, taken in figures["by_batch"].items():
+        for name, rate in taken["events_per_second"].items():
+            ratio = f"{taken['ratio'][name]:.1f}×" if name in taken["ratio"] else ""
+            shown = f"{rate['median'] / 1e6:.2f} M ({rate['min'] / 1e6:.2f} to {rate['max'] / 1e6:.2f})"
+            lines.append(f"| {batch} | {name} | {shown} | {ratio} |")
+    return "\n".join(lines)

@@ -1,27 +1,23 @@
 """What does an event cost the lake? CPU seconds (all threads, user and system) and bytes, for appending and compacting.
 
-    python bench/lake.py --events 500000 --batches 4
-
 The batches look like those of the log: frames of one event name each, in order of arrival, 2 % of the events late by up to
 three days. Beside it stands pyiceberg's own ``Table.append`` of the same rows into a table of the same layout.
 """
 
 from __future__ import annotations
 
-import argparse
-import cProfile
-import json
-import pstats
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 
+from bench import machine
 from eventmill.core.schema import EVENT
 from eventmill.lake.compact import compact
 from eventmill.lake.files import DAY_MS
@@ -95,50 +91,58 @@ def measured(work: Callable[[], object]) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--events", type=int, default=500_000, help="per batch")
-    parser.add_argument("--batches", type=int, default=4)
-    parser.add_argument("--profile", action="store_true")
-    arguments = parser.parse_args()
+def run(*, smoke: bool = False) -> dict[str, Any]:
+    """The figures."""
+    count, batches = (2_000, 2) if smoke else (200_000, 6)
     folder = Path(tempfile.mkdtemp(prefix="lake-bench-"))
     try:
-        print(json.dumps(run(folder, arguments.events, arguments.batches, arguments.profile), indent=2))
+        taken = measure(folder, count, batches)
     finally:
         shutil.rmtree(folder)
+    return {
+        "question": "what an event costs the lake",
+        "machine": machine.describe("pyarrow", "pyiceberg"),
+        "events_per_batch": count,
+        "batches": batches,
+        "by_job": taken,
+    }
 
 
-def run(folder: Path, count: int, batches: int, profile: bool = False) -> dict[str, object]:
+def render(figures: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = ["| | CPU µs an event | wall µs | bytes an event | files |", "|---|---|---|---|---|"]
+    for name, taken in figures["by_job"].items():
+        lines.append(
+            f"| {name} | {taken['cpu_us_per_event']:.2f} | {taken['wall_us_per_event']:.2f} | "
+            f"{taken['bytes_per_event']:.0f} | {taken['files']} |"
+        )
+    return "\n".join(lines)
+
+
+def measure(folder: Path, count: int, batches: int) -> dict[str, dict[str, float]]:
     """The figures."""
     data = [events(count, seed, START_MS + seed * 10_000) for seed in range(batches)]
     lake = Lake(folder / "ours")
-    profiler = cProfile.Profile()
 
     def append() -> None:
         for number, batch in enumerate(data):
             lake.append(batch, group="lake", from_offset=number, to_offset=number + 1)
 
-    if profile:
-        profiler.enable()
     cpu, wall = measured(append)
     files = lake.live_files()
     appended_bytes = sum(file.data_file.file_size_in_bytes for file in files)
     compacted_cpu, compacted_wall = measured(lambda: compact(lake, gap_ms=1_800_000, now_ms=START_MS))
-    if profile:
-        profiler.disable()
-        pstats.Stats(profiler).sort_stats("tottime").print_stats(25)
     compacted = lake.live_files()
     lake.close()
     peer_cpu, peer_wall = measured(lambda: peer(folder / "peer", data))
     total = count * batches
     return {
-        "events_per_batch": count, "batches": batches,
         "append": figures(cpu, wall, total) | {"files": len(files), "bytes_per_event": appended_bytes / total},
         "compact": figures(compacted_cpu, compacted_wall, total) | {
             "files": len(compacted),
             "bytes_per_event": sum(file.data_file.file_size_in_bytes for file in compacted) / total,
         },
-        "pyiceberg Table.append": figures(peer_cpu, peer_wall, total),
+        "pyiceberg's Table.append": figures(peer_cpu, peer_wall, total) | peer_files(folder / "peer", total),
     }  # fmt: skip
 
 
@@ -159,5 +163,7 @@ def peer(folder: Path, data: list[pa.RecordBatch]) -> None:
     layout.close()
 
 
-if __name__ == "__main__":
-    main()
+def peer_files(folder: Path, total: int) -> dict[str, float]:
+    """What the peer has written."""
+    sizes = [path.stat().st_size for path in folder.rglob("*.parquet")]
+    return {"files": len(sizes), "bytes_per_event": sum(sizes) / total}

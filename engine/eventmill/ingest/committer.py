@@ -20,6 +20,7 @@ from eventmill.core.config import HttpConfig, IngestConfig
 from eventmill.core.errors import LogUnavailable
 from eventmill.core.log import Frame, Log
 from eventmill.core.schema import Hop, Topic
+from eventmill.core.threads import name_thread
 from eventmill.kernels.partition import Partitioner
 from eventmill.observe import metrics
 
@@ -48,7 +49,7 @@ class Committer:
         self._partitioner = Partitioner(ingest.event_names_max)
         self._interval_s = parse_duration_ms(ingest.commit_interval) / 1000
         self._loop = asyncio.get_running_loop()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._pool = ThreadPoolExecutor(1, "commit", name_thread, ("commit",))
         # A quarter, so that the next group can collect while this one is written and neither comes near the limit.
         self._commit_bytes = ingest.pending_bytes_max // 4
         self._writing_bytes = 0

@@ -28,6 +28,7 @@ from pyiceberg.typedef import Record
 
 from eventmill.core.errors import StoreError
 from eventmill.core.schema import EVENT
+from eventmill.core.threads import name_thread
 from eventmill.kernels.partition import OVERFLOW
 from eventmill.lake.iceberg import BOUNDED, COLUMNS, DATE, Kind, LakeTable
 
@@ -136,7 +137,7 @@ class FileWriter:
 
         # The largest first, so that the threads end together.
         by_size = sorted(enumerate(slices), key=lambda numbered: -numbered[1].rows.num_rows)
-        with ThreadPoolExecutor(_THREADS, "lake-write") as pool:
+        with ThreadPoolExecutor(_THREADS, "lake-write", name_thread, ("lake-write",)) as pool:
             return list(pool.map(one, by_size))
 
     def write(self, rows: pa.Table, date: int, group: str, name: str, paths: set[str]) -> DataFile:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from eventmill.core.threads import name_thread
+
 RECHECK_S: Final = 1.0
 #: Linux takes at most 108 bytes for a socket's path, so sockets are addressed through the folder's descriptor.
 _VIA_FD: Final = "/proc/self/fd/{fd}/{name}"
@@ -43,6 +45,7 @@ class Waker:
         return _VIA_FD.format(fd=self._fd, name=name)
 
     def _listen(self) -> None:
+        name_thread("log-wake")
         while not self._closed:
             try:
                 self._receiver.recv(1)

@@ -25,6 +25,7 @@ from eventmill.core.log import Count, Frame, Log, StoredFrame
 from eventmill.core.schema import EVENT, RAW, REJECT, Hop, Topic
 from eventmill.core.stage import Outcome, Stage, StatefulStage
 from eventmill.core.tail import StoredBatch, Tail
+from eventmill.core.threads import name_thread
 from eventmill.kernels.bloom import RotatingBloom
 from eventmill.kernels.sessionize import Sessionizer
 from eventmill.process.checkpoint import Checkpoints, Snapshot
@@ -88,7 +89,7 @@ class Processor:
         self._checkpoint = checkpoint
         self._position = 0
         self._events_since_snapshot = 0
-        self._saver = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        self._saver = ThreadPoolExecutor(1, "snapshot", name_thread, ("snapshot",))
         self._saving: Future[None] | None = None
 
     @property

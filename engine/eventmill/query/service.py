@@ -17,6 +17,7 @@ import pyarrow as pa
 from eventmill.core.clock import now_ms
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError, StoreError
+from eventmill.core.threads import name_thread
 from eventmill.net.messages import Request, Response
 from eventmill.query import sql as guard
 from eventmill.query import trends as statements
@@ -87,7 +88,7 @@ class QueryService:
         self._window_ms = window_ms
         self._watermark = watermark
         self._clock = clock
-        self._pool = ThreadPoolExecutor(config.concurrency_max, "query")
+        self._pool = ThreadPoolExecutor(config.concurrency_max, "query", name_thread, ("query",))
         self._places = threading.BoundedSemaphore(config.concurrency_max * (1 + WAITING_PER_PLACE))
         self._functions: guard.Functions | None = None
         self._lake_lock = threading.Lock()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from eventmill.core.errors import LogUnavailable, StateError
+from eventmill.core.threads import name_thread
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Worker:
         return self._between
 
     def _run(self) -> None:
+        name_thread(self.name)
         failures = 0
         while not self._stopping.is_set():
             try:

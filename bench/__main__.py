@@ -1,0 +1,37 @@
+"""``python -m bench [NAME …]``: run benchmarks, keep the figures in ``bench/results`` and write them into the docs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+from bench.report import RESULTS, write
+
+NAMES = ("decode", "lake", "e2e", "memory")
+
+
+def main() -> None:
+    """Run what is named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all if none is given")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, nothing is kept: does it run?")
+    parser.add_argument("--docs", action="store_true", help="run nothing, write the docs from the figures kept")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(NAMES)
+    if unknown:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    for name in [] if arguments.docs else arguments.names or NAMES:
+        print(f"{name} …", flush=True)
+        module = importlib.import_module(f"bench.{name}")
+        figures = module.run(smoke=arguments.smoke)
+        print(module.render(figures), flush=True)
+        if not arguments.smoke:
+            (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+    if not arguments.smoke:
+        write(Path("docs/performance.md"))
+
+
+if __name__ == "__main__":
+    main()

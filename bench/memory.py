@@ -1,0 +1,103 @@
+"""Does ``eventmill serve`` stay flat under a load that lasts? A curve of resident memory at a constant rate.
+
+Every million events comes from other devices, so nothing repeats; the next million is made while one is sent.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+import uvloop
+
+from bench import machine
+from bench.sampling import Sampler
+from bench.serving import generate, serving
+from eventmill.generate.client import Sender, Target
+from eventmill.generate.files import Bodies
+
+PLOT: Final = Path(__file__).parent.parent / "docs" / "images" / "memory.svg"
+RATE: Final = 40_000
+
+
+def run(*, smoke: bool = False) -> dict[str, Any]:
+    """The curve, and how steep its second half is."""
+    count, chunks = (5_000, 2) if smoke else (1_000_000, 20)
+    folder = Path(tempfile.mkdtemp(prefix="eventmill-bench-"))
+
+    def make(number: int) -> Path:
+        path = folder / f"requests{number}.ndjson"
+        generate("--events", str(count), "--seed", str(number), "--out", str(path))
+        return path
+
+    try:
+        with serving(folder / "data") as served, ThreadPoolExecutor(1) as maker:
+            following = maker.submit(make, 0)
+            with Sampler(served.roles, interval_s=0.1 if smoke else 1.0) as sampler:
+                for number in range(chunks):
+                    path = following.result()
+                    if number + 1 < chunks:
+                        following = maker.submit(make, number + 1)
+                    bodies = Bodies(path)
+                    target = Target(served.url, rate=RATE)
+                    sent = uvloop.run(Sender(target).send(bodies, np.zeros(len(bodies), np.uint8)))
+                    if sent.acked != len(bodies):
+                        raise SystemExit(f"{len(bodies) - sent.acked} requests were not taken")
+                    path.unlink()
+                served.ask("POST", "/v1/flush")
+            balanced = served.ask("GET", "/v1/audit")["balanced"]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if not balanced:
+        raise SystemExit("the ledger does not balance")
+    times = np.array([at for at, _ in sampler.memory])
+    curve = {
+        role: [round(resident.get(role, 0) / 2**20, 1) for _, resident in sampler.memory]
+        for role in served.roles
+    }  # fmt: skip
+    whole = np.sum([curve[role] for role in curve], axis=0)
+    half = len(times) // 2
+    slope = float(np.polyfit(times[half:], whole[half:], 1)[0]) if len(times) > 4 else 0.0
+    per_second = chunks * count / float(times[-1])
+    return {
+        "question": "resident memory under a load that lasts",
+        "machine": machine.describe("chdb", "pyarrow"),
+        "events": chunks * count,
+        "events_per_second": round(per_second),
+        "seconds": times.round(1).tolist(),
+        "resident_mib": curve,
+        "resident_mib_max": float(whole.max()),
+        "second_half_mib_per_million_events": round(slope / per_second * 1e6, 2),
+    }
+
+
+def render(figures: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    return (
+        f"{figures['events'] / 1e6:,.0f} million events at {figures['events_per_second']:,} a second, over "
+        f"{figures['seconds'][-1] / 60:.0f} minutes: at most {figures['resident_mib_max']:,.0f} MiB in all processes; in the "
+        f"second half {figures['second_half_mib_per_million_events']:+.2f} MiB for each million events.\n\n"
+        "![Resident memory over time](images/memory.svg)"
+    )
+
+
+def plot(figures: dict[str, Any]) -> None:
+    """Draw the curve."""
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "eventmill"
+    from matplotlib import pyplot
+
+    drawn, axes = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
+    minutes = np.array(figures["seconds"]) / 60
+    axes.stackplot(minutes, figures["resident_mib"].values(), labels=list(figures["resident_mib"]), alpha=0.8)
+    axes.set(xlabel="minutes", ylabel="resident MiB", xlim=(0, minutes[-1]), ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False)
+    PLOT.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(PLOT, metadata={"Date": None})
+    pyplot.close(drawn)
