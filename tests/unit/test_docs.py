@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import eventmill
 from eventmill.cli.main import COMMANDS
 from eventmill.core.config import Config
 from eventmill.core.schema import Reason
@@ -20,6 +21,15 @@ README = (ROOT / "README.md").read_text()
 def test_the_library_example_runs():
     (example,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "from eventmill" in code]
     exec(compile(example, "README.md", "exec"), {})
+
+
+def test_the_library_page_shows_each_public_name_by_an_example_that_runs():
+    page = (ROOT / "docs" / "library.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for example in examples:
+        exec(compile(example, "docs/library.md", "exec"), {})
+    for name in set(eventmill.__all__) - {"Decoded", "__version__"}:
+        assert any(f"import {name}\n" in example for example in examples), name
 
 
 def test_every_command_is_in_the_readme():

@@ -209,7 +209,8 @@ def test_a_server_that_is_not_there_leaves_all_unknown(tmp_path):
         str(truth),
         "--json",
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2
+    assert "3 of 3 requests got no answer" in done.stderr.decode()
     report = json.loads(done.stdout)
     assert (report["requests"], report["acked"], report["unknown"]) == (3, 0, 3)
     assert set(TruthFile(truth).read().column("outcome").to_pylist()) == {"unknown"}

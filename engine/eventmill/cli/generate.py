@@ -16,7 +16,7 @@ from rich.table import Table
 
 from eventmill.cli.options import console, friendly, json_option
 from eventmill.core.clock import now_ms, parse_duration_ms
-from eventmill.core.errors import ConfigError
+from eventmill.core.errors import ConfigError, EventmillError
 from eventmill.generate.client import Sender, Sent, Target
 from eventmill.generate.files import Bodies, write
 from eventmill.generate.stream import Spec
@@ -129,11 +129,16 @@ def generate(
                 file.finish()
     if as_json:
         click.echo(orjson.dumps(report).decode())
-        return
-    table = Table(show_header=False, title="Traffic")
-    for name, value in report.items():
-        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-    console.print(table)
+    else:
+        table = Table(show_header=False, title="Traffic")
+        for name, value in report.items():
+            table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        console.print(table)
+    if report.get("unknown"):
+        raise EventmillError(
+            f"{report['unknown']:,} of {report['requests']:,} requests got no answer within {give_up}: does a server run at "
+            f"{url}? --give-up makes each request try for longer"
+        )
 
 
 def duration(text: str, option: str) -> int:
