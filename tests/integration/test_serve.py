@@ -90,7 +90,7 @@ def test_the_audit_sees_what_is_lost_or_doubled_in_a_store(serve):
 def test_trace_tells_every_hop(serve):
     server = serve()
     server.post("/v1/batch", {"batch": [event(1), event(2)]})
-    server.post("/v1/batch", {"batch": [event(1)]})
+    server.post("/v1/batch", {"batch": [event(1), {"type": "track", "userId": "u", "messageId": "b ad"}]})
     server.flush()
     status, found = server.request("GET", "/v1/trace/id-1")
     assert (status, found["fate"]) == (200, "stored")
@@ -98,12 +98,20 @@ def test_trace_tells_every_hop(serve):
     assert verdicts == [
         ("raw", "accepted"),
         ("raw", "accepted"),
-        ("suspects", "suspect"),
+        ("suspects", "duplicate"),
         ("enriched", "enriched"),
         ("realtime", "stored"),
         ("lake", "stored"),
     ]
+    assert all(hop["at_ms"] > 0 for hop in found["hops"])
+    assert found["hops"][-2]["part"].startswith("20")
+    assert Path(found["hops"][-1]["file"]).suffix == ".parquet"
     assert server.request("GET", "/v1/trace/never-sent")[0] == 404
+    dead = server.request("GET", "/v1/trace/b%20ad")[1]
+    assert (dead["fate"], [(hop["verdict"], hop["reason"]) for hop in dead["hops"]]) == (
+        "dead",
+        [("dead", "missing_event")],
+    )
     running = eventmill("trace", "id-2", "--data", str(server.data), "--json")
     assert orjson.loads(running.stdout)["fate"] == "stored"
     assert server.stop() == 0

@@ -6,14 +6,15 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 import orjson
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from eventmill.cli.options import config_option, configure, data_option, friendly, json_option
-from eventmill.core.ids import parse_event_id
 
 
 def moment(ms: int) -> str:
@@ -42,14 +43,16 @@ def audit(data: Path | None, config_file: Path | None, as_json: bool) -> None:
 
 
 def audit_table(report: dict[str, Any]) -> Table:
-    """The ledger by hour."""
-    table = Table(title="Ledger by hour of receipt (UTC)", title_style="bold")
+    """The ledger by hour; what is in flight has columns where there is any, so that the rest fits 80 characters."""
+    table = Table(title="Ledger by hour of receipt (UTC)", title_style="bold", box=SIMPLE_HEAD)
+    in_flight = any(store["in_flight"] for hour in report["hours"] for store in hour["stores"].values())
+    shown = ("stored", "in_flight") if in_flight else ("stored",)
     table.add_column("hour")
     for name in ("received", "duplicate", "dead"):
         table.add_column(name, justify="right")
     for store in report["stores"]:
-        table.add_column(f"{store}\nstored", justify="right")
-        table.add_column("\nin flight", justify="right")
+        for name in shown:
+            table.add_column(f"{store}\n{name.replace('_', ' ')}", justify="right")
     table.add_column("balance", justify="right")
     for hour in report["hours"]:
         off = ", ".join(
@@ -62,7 +65,7 @@ def audit_table(report: dict[str, Any]) -> Table:
             f"{hour['received']:,}",
             f"{hour['duplicates']:,}",
             f"{hour['dead']:,}",
-            *(f"{store[name]:,}" for store in hour["stores"].values() for name in ("stored", "in_flight")),
+            *(f"{store[name]:,}" for store in hour["stores"].values() for name in shown),
             f"[red]{off}[/]" if off else "[green]0[/]",
         )
     return table
@@ -87,10 +90,8 @@ def trace(event_id: str, data: Path | None, config_file: Path | None, as_json: b
 
     config = configure(config_file, data=data)
     with stores_or_none(config) as stores:
-        if stores is None:
-            found = ask(config, "GET", f"/v1/trace/{parse_event_id(event_id).hex()}")
-        else:
-            found = stores.trace(parse_event_id(event_id))
+        path = f"/v1/trace/{quote(event_id, safe='')}"
+        found = ask(config, "GET", path) if stores is None else stores.trace(event_id)
     if as_json:
         click.echo(orjson.dumps(found).decode())
     else:

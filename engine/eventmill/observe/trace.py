@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmill.core import frame, groups
-from eventmill.core.ids import format_event_id
+from eventmill.core.ids import format_event_id, parse_event_id
 from eventmill.core.log import Log, StoredFrame
 from eventmill.core.schema import Flag, Topic
 
@@ -17,6 +19,8 @@ from eventmill.core.schema import Flag, Topic
 _NEAR_MS: Final = 120_000
 _READ_EVENTS: Final = 100_000
 
+#: Offsets, from inclusive to exclusive.
+Range = tuple[int, int]
 Find = Callable[[bytes], list[dict[str, Any]]]
 
 
@@ -28,21 +32,28 @@ class SearchableLog(Log, Protocol):
         ...
 
 
-def trace(event_id: bytes, log: SearchableLog, find_realtime: Find, find_lake: Find) -> dict[str, Any]:
-    """The hops of one event, in order, and what became of it.
+def trace(text: str, log: SearchableLog, find_realtime: Find, find_lake: Find) -> dict[str, Any]:
+    """The hops of one event, in order, and what became of it. ``text``: its message id, or its event id in any spelling.
 
-    ``fate`` is one of ``stored``, ``in flight``, ``duplicate`` (only copies of it are suspects), ``unknown``.
+    ``fate`` is one of ``stored``, ``in flight``, ``dead``, ``unknown``. A suspect's verdict is ``duplicate`` once its twin has
+    been found, ``rescued`` when there was none.
     """
+    event_id = parse_event_id(text)
     realtime, lake = find_realtime(event_id), find_lake(event_id)
-    received = [row["received_at_ms"] for row in realtime + lake if row.get("received_at_ms") is not None]
-    window = (min(received) - _NEAR_MS, max(received) + _NEAR_MS) if received else None
-    hops: list[dict[str, Any]] = []
-    for topic, verdict in ((Topic.RAW, "accepted"), (Topic.SUSPECTS, "suspect"), (Topic.ENRICHED, "enriched")):
-        hops += _in_log(log, topic, event_id, window, verdict)
+    dead = _dead(log, text, event_id)
+    hops = _in_log(log, Topic.RAW, event_id, _raw_ranges(log, realtime + lake), "accepted")
+    hops += _judged(log, _in_log(log, Topic.SUSPECTS, event_id, [_whole(log, Topic.SUSPECTS)], "suspect"), hops)
+    hops += _in_log(log, Topic.ENRICHED, event_id, _enriched_ranges(log, realtime), "enriched")
+    pending = _pending(log, hops)
+    hops += dead
     hops += [{"hop": "realtime", "verdict": "stored", **row} for row in realtime]
     hops += [{"hop": "lake", "verdict": "stored", **row} for row in lake]
-    pending = _pending(log, hops)
-    fate = "stored" if realtime and lake else "in flight" if pending or realtime or lake else "unknown"
+    if realtime and lake:
+        fate = "stored"
+    elif pending or realtime or lake:
+        fate = "in flight"
+    else:
+        fate = "dead" if dead else "unknown"
     return {"event_id": format_event_id(event_id), "fate": fate, "hops": hops}
 
 
@@ -52,40 +63,78 @@ def _pending(log: Log, hops: list[dict[str, Any]]) -> bool:
         str(Topic.SUSPECTS): groups.RESCUE,
         str(Topic.ENRICHED): groups.REALTIME,
     }
-    return any(
-        hop["hop"] in consumers and hop["offset"] >= log.committed(consumers[hop["hop"]], Topic(hop["hop"]), 0)
-        for hop in hops
-    )
+    return any(hop["offset"] >= log.committed(consumers[hop["hop"]], Topic(hop["hop"]), 0) for hop in hops)
 
 
-def _in_log(
-    log: SearchableLog, topic: Topic, event_id: bytes, window: tuple[int, int] | None, verdict: str
-) -> list[dict[str, Any]]:
-    start, end = log.start_offset(topic, 0), log.end_offset(topic, 0)
-    if window is not None and topic is Topic.RAW:
-        near = log.offsets_between(topic, 0, *window)
-        start, end = (near[0], near[-1] + 1) if near else (end, end)
-    found: list[dict[str, Any]] = []
-    position = start
-    while position < end:
-        frames = log.read(topic, 0, position, events_max=_READ_EVENTS, to_offset=end)
-        for stored in frames:
-            found += _rows(stored, event_id, verdict)
-        position = frames[-1].offset + 1
+def _judged(log: Log, suspects: list[dict[str, Any]], raw: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The suspects with the rescue lane's verdict on those that it has looked up; ``raw`` has what it put back."""
+    through = log.committed(groups.RESCUE, Topic.SUSPECTS, 0)
+    put_back = {hop["received_at_ms"] for hop in raw if hop["verdict"] == "rescued"}
+    for hop in suspects:
+        if hop["offset"] < through:
+            rescued = hop["received_at_ms"] in put_back
+            hop["verdict"] = "rescued" if rescued else "duplicate"
+            hop["reason"] = "no twin in the store, so put back" if rescued else "its twin is in the store"
+    return suspects
+
+
+def _whole(log: Log, topic: Topic) -> Range:
+    return log.start_offset(topic, 0), log.end_offset(topic, 0)
+
+
+def _raw_ranges(log: SearchableLog, stored: list[dict[str, Any]]) -> list[Range]:
+    received = [row["received_at_ms"] for row in stored if row.get("received_at_ms") is not None]
+    if not received:
+        return [_whole(log, Topic.RAW)]
+    near = log.offsets_between(Topic.RAW, 0, min(received) - _NEAR_MS, max(received) + _NEAR_MS)
+    return [(near[0], near[-1] + 1)] if near else []
+
+
+def _enriched_ranges(log: Log, realtime: list[dict[str, Any]]) -> list[Range]:
+    """The real-time store knows each row's offset."""
+    start, end = _whole(log, Topic.ENRICHED)
+    if not realtime:
+        return [(start, end)]
+    return [(offset, offset + 1) for offset in sorted({row["offset"] for row in realtime}) if start <= offset < end]
+
+
+def _frames(log: Log, topic: Topic, ranges: list[Range]) -> Iterator[StoredFrame]:
+    for position, end in ranges:
+        while position < end:
+            frames = log.read(topic, 0, position, events_max=_READ_EVENTS, to_offset=end)
+            yield from frames
+            position = frames[-1].offset + 1
+
+
+def _in_log(log: Log, topic: Topic, event_id: bytes, ranges: list[Range], verdict: str) -> list[dict[str, Any]]:
+    found = []
+    for stored in _frames(log, topic, ranges):
+        batch = frame.decode(stored)
+        rows = batch.filter(pc.equal(batch.column("event_id"), pa.scalar(event_id, pa.binary(16))))
+        for row in rows.select(["received_at", "flags"]).to_pylist():
+            hop = _hop(stored, "rescued" if row["flags"] & Flag.RESCUED else verdict, row["received_at"])
+            found.append(hop | {"flags": [flag.name for flag in Flag(row["flags"])]})
     return found
 
 
-def _rows(stored: StoredFrame, event_id: bytes, verdict: str) -> list[dict[str, Any]]:
-    batch = frame.decode(stored)
-    rows = batch.filter(pc.equal(batch.column("event_id"), pa.scalar(event_id, pa.binary(16))))
-    return [
-        {
-            "hop": str(stored.topic),
-            "verdict": "rescued" if row["flags"] & Flag.RESCUED else verdict,
-            "at_ms": stored.appended_at,
-            "offset": stored.offset,
-            "received_at_ms": int(row["received_at"].timestamp() * 1000),
-            "flags": [flag.name for flag in Flag(row["flags"])],
-        }
-        for row in rows.select(["received_at", "flags"]).to_pylist()
-    ]
+def _dead(log: Log, text: str, event_id: bytes) -> list[dict[str, Any]]:
+    """Dead letters that name the id anywhere: an event too bad to be decoded has no column for it."""
+    found = []
+    for stored in _frames(log, Topic.DEAD, [_whole(log, Topic.DEAD)]):
+        batch = frame.decode(stored)
+        payloads = batch.column("payload")
+        names = [pc.match_substring(payloads, f'"{spelling}"') for spelling in {text, format_event_id(event_id)}]
+        for row in batch.filter(functools.reduce(pc.or_, names)).to_pylist():
+            hop = _hop(stored, "dead", row["received_at"])
+            found.append(hop | {"reason": row["reason"], "detail": row["detail"]})
+    return found
+
+
+def _hop(stored: StoredFrame, verdict: str, received_at: datetime) -> dict[str, Any]:
+    return {
+        "hop": str(stored.topic),
+        "verdict": verdict,
+        "at_ms": stored.appended_at,
+        "offset": stored.offset,
+        "received_at_ms": int(received_at.timestamp() * 1000),
+    }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 from eventmill.core.errors import EventmillError
-from eventmill.core.ids import parse_event_id
 from eventmill.net.messages import Request, Response
 from eventmill.serve.engine import Engine
 
@@ -26,8 +26,8 @@ class EngineApi:
             return await self._engine.query.handle(request)
         try:
             if request.path.startswith(_TRACE):
-                event_id = parse_event_id(request.path.removeprefix(_TRACE))
-                found: dict[str, Any] = await asyncio.to_thread(self._engine.stores.trace, event_id)
+                text = unquote(request.path.removeprefix(_TRACE))
+                found: dict[str, Any] = await asyncio.to_thread(self._engine.stores.trace, text)
                 return Response.json(404 if found["fate"] == "unknown" else 200, found)
             if request.path == "/v1/status":
                 return Response.json(200, await asyncio.to_thread(self._engine.status))

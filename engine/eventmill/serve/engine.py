@@ -78,9 +78,9 @@ class Stores:
         }
         return balance(self.log.ledger(), stores, flights(self.log))
 
-    def trace(self, event_id: bytes) -> dict[str, Any]:
-        """One event's fate."""
-        return trace(event_id, self.log, self.realtime.find, self.lake.find)
+    def trace(self, text: str) -> dict[str, Any]:
+        """One event's fate, by its message id or event id."""
+        return trace(text, self.log, self.realtime.find, self.lake.find)
 
     def judge(self, truth: Path) -> dict[str, Verdict]:
         """The oracle's verdict on both stores by a truth file. Nothing may be consumed meanwhile."""
