@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import orjson
 import pytest
 
 from eventmill.core.ids import parse_event_id
-from serving import eventmill
+from serving import eventmill, eventually
 
 CAPTURED = Path(__file__).parents[1] / "data" / "sdk_requests" / "captured.jsonl"
 
@@ -163,26 +165,38 @@ def test_two_engines_never_share_a_folder_and_mistakes_are_told_in_a_line(serve,
     assert b"another eventmill process holds" in second.stderr
     for arguments, says in (
         (("audit", "--data", str(tmp_path / "nowhere")), b"no data folder"),
-        (("serve", "--data", str(tmp_path / "x"), "--port", server.url.rsplit(":", 1)[1]), b""),
+        (("serve", "--data", str(tmp_path / "x"), "--port", server.url.rsplit(":", 1)[1]), b"choose another --port"),
         (("serve", "--config", str(tmp_path / "none.toml")), b"cannot read"),
         (("generate", "--events", "1"), b"--url"),
         (("generate", "--events", "1", "--url", "ftp://x"), b"http://"),
         (("generate", "--events", "1", "--url", "http://x", "--span", "soon"), b"--span"),
     ):
-        if not says:
-            continue
         done = eventmill(*arguments)
         assert done.returncode == 2
         assert says in done.stderr
         assert b"Traceback" not in done.stderr
 
 
+def ingest_workers(server):
+    """Their process ids."""
+    tasks = Path(f"/proc/{server.process.pid}/task").iterdir()
+    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
+
+
 def test_two_workers_share_the_port_and_a_dead_one_is_replaced(serve):
     server = serve("--workers", "2")
     for number in range(20):
         assert server.post("/v1/track", event(number))[0] == 200
+    workers = ingest_workers(server)
+    assert len(workers) == 2
+    os.kill(min(workers), signal.SIGKILL)
+    (replacement,) = eventually(lambda: len(ingest_workers(server)) == 2 and ingest_workers(server) - workers)
+    assert replacement > 0
+    eventually(lambda: "starting another" in (server.data / "messages.txt").read_text())
+    for number in range(20, 40):
+        assert server.post("/v1/track", event(number))[0] == 200
     server.flush()
-    assert server.sql("SELECT count() FROM events") == [[20]]
+    assert server.sql("SELECT count() FROM events") == [[40]]
     assert server.stop() == 0
 
 

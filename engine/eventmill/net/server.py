@@ -30,11 +30,18 @@ _SPARE_FILES: Final = 256
 _PORT_MAX: Final = 65_535
 
 
-def reuse_port_socket(host: str, port: int) -> socket.socket:
-    """A bound TCP socket whose port other sockets of this user may share (SO_REUSEPORT). Raises ``OSError``."""
+def reuse_port_socket(host: str, port: int, *, first: bool = False) -> socket.socket:
+    """A bound TCP socket whose port other sockets of this user may share (SO_REUSEPORT). Raises ``OSError``.
+
+    ``first``: also when somebody listens there already, who would otherwise get a part of the connections.
+    """
     if not 0 <= port <= _PORT_MAX:
         raise OSError(errno.EINVAL, f"a port lies between 0 and {_PORT_MAX}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if first and port:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

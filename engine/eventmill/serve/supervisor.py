@@ -43,6 +43,7 @@ class Supervisor:
         self._workers: list[_Ingest] = []
         self._stopping = asyncio.Event()
         self._socket: socket.socket | None = None
+        self._failed: Exception | None = None
 
     async def run(self) -> None:
         """Serve; returns after the drain. Raises what made the engine stop, if anything did."""
@@ -52,7 +53,7 @@ class Supervisor:
         http = self._config.http
         try:
             # Bound, not listening: it keeps the port for the workers, which share it.
-            self._socket = reuse_port_socket(http.host, http.port)
+            self._socket = reuse_port_socket(http.host, http.port, first=True)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {http.host}:{http.port}: {error.strerror}; choose another --port"
@@ -77,6 +78,8 @@ class Supervisor:
             self._socket.close()
         if self._engine.fatal is not None:
             raise self._engine.fatal[1]
+        if self._failed is not None:
+            raise self._failed
         if not done:
             logger.warning("stopped with events still on the log; the next start stores them")
 
@@ -113,8 +116,8 @@ class Supervisor:
         await asyncio.sleep(_RESTART_S)
         try:
             await self._start_worker(port, engine_socket)
-        except (ConfigError, TimeoutError):
-            logger.exception("no ingest worker could be started; stopping")
+        except (ConfigError, TimeoutError) as error:
+            self._failed = ConfigError(f"no ingest worker could be started: {error}")
             self._stopping.set()
 
     async def _stop_workers(self) -> None:
