@@ -27,7 +27,7 @@ RATE: Final = 40_000
 
 def run(*, smoke: bool = False) -> dict[str, Any]:
     """The curve, and how steep its second half is."""
-    count, chunks = (5_000, 2) if smoke else (1_000_000, 20)
+    count, chunks = (5_000, 2) if smoke else (1_000_000, 15)
     folder = Path(tempfile.mkdtemp(prefix="eventmill-bench-"))
 
     def make(number: int) -> Path:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+from collections import Counter
 
+import httptools
 import pytest
 import uvloop
 
 from eventmill.core.config import HttpConfig
-from eventmill.net.connection import encode
-from eventmill.net.messages import Response
+from eventmill.net.connection import Connection, encode
+from eventmill.net.messages import Request, Response
+from eventmill.net.protocol import Received, RequestReader
 from eventmill.net.server import HttpServer, allow_open_files, reuse_port_socket
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -380,3 +384,31 @@ def test_the_limit_on_open_files_is_raised_or_missed_aloud(caplog, monkeypatch):
 def test_an_impossible_port_is_an_error_with_a_cure():
     with pytest.raises(OSError, match="65535"):
         reuse_port_socket("127.0.0.1", 70_000)
+
+
+def test_a_closed_connection_leaves_nothing_for_the_garbage_collector():
+    """A body that waits for a collection is memory; phones open a connection for each."""
+
+    def left():
+        kinds = (Connection, Request, Received, RequestReader, httptools.HttpRequestParser)
+        return Counter(type(one).__name__ for one in gc.get_objects() if type(one) in kinds)
+
+    async def scenario():
+        async with serving() as server:
+            for number in range(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n" % number + b"x" * 50_000)
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+                writer.close()
+                await writer.wait_closed()
+            while server.connections:
+                await asyncio.sleep(0)
+            return left()
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = left()
+        assert uvloop.run(scenario()) - before == Counter()
+    finally:
+        gc.enable()

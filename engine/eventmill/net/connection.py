@@ -83,6 +83,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         # Requests under way go on: their events may be on the way to the log already.
         self._lost = True
+        self._reader.close()
         self._server.left(self)
 
     def data_received(self, data: bytes) -> None:

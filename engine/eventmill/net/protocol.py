@@ -94,6 +94,11 @@ class RequestReader:
         self.in_request = False
         self._data, self._at = b"", 0
 
+    def close(self) -> None:
+        """The connection is gone. Parser and reader hold one another; parted, both go at once, not at some collection."""
+        self.stop()
+        del self._parser
+
     def feed(self, data: bytes, requests_max: int | None = None) -> list[Found]:
         """What the bytes complete, in order: at most so many requests (``http.pipelined_max``); ``feed(b"")`` goes on."""
         if self.finished:
@@ -254,7 +259,7 @@ class RequestReader:
         if self._refused is not None or self._head is None:
             return
         self.in_request = False
-        head, body = self._head, self._body
+        head, body, self._body = self._head, self._body, []
         request = Request(
             head.method, head.path, head.query, head.headers, body[0] if len(body) == 1 else b"".join(body)
         )
