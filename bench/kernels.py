@@ -1,0 +1,253 @@
+"""What an event costs in each kernel, in CPU nanoseconds over all threads, beside libraries that do the same work.
+
+Inputs are made new for every call, so nothing is replayed out of a cache or a branch predictor. Before times are compared, the
+contenders' answers are: the same sessions, the same joined rows, the same groups, and filters that know what they were given.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import duckdb
+import fastbloom_rs
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import rbloom
+
+from bench import machine
+from eventmill import Enricher, RotatingBloom, Sessionizer
+from eventmill.kernels.partition import partition
+
+START_MS = 1_795_000_000_000
+GAP_MS = 1_800_000
+NAMES = 40
+_LAG = """
+    SELECT *, sum(CASE WHEN before IS NULL OR timestamp - before > 1800000 THEN 1 ELSE 0 END)
+              OVER (ORDER BY device_id, timestamp ROWS UNBOUNDED PRECEDING) AS session
+    FROM (SELECT *, lag(timestamp) OVER (PARTITION BY device_id ORDER BY timestamp) AS before FROM given)
+"""
+
+
+def run(*, smoke: bool = False) -> dict[str, Any]:
+    """All kernels."""
+    scale, runs = (1_000, 1) if smoke else (1, 5)
+    return {
+        "question": "CPU ns an item, all threads",
+        "machine": machine.describe("duckdb", "fastbloom-rs", "polars", "pyarrow", "rbloom"),
+        "runs": runs,
+        "kernels": {
+            "dedup, 1 M ids (filter in the cache)": dedup(max(1_000_000 // scale, 1_000), 200_000 // scale, runs),
+            "dedup, 100 M ids (filter beyond it)": dedup(100_000_000 // scale, 2_000_000 // scale, runs),
+            "sessionize, 1 M devices": sessionize(4_000_000 // scale, 1_000_000 // scale, runs),
+            "enrich, 1 M users": enrich(1_000_000 // scale, 1_000_000 // scale, runs),
+            "partition by name": split(500_000 // scale, runs),
+        },
+    }
+
+
+def cpu(work: Callable[..., object], *given: object) -> float:
+    """CPU seconds of all threads."""
+    begun = time.process_time()
+    work(*given)
+    return time.process_time() - begun
+
+
+def compare(items: int, contenders: dict[str, Iterator[float]], runs: int) -> dict[str, dict[str, float]]:
+    """ns an item of each contender, who take turns; each iterator gives the seconds of one more run. The first warms up."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(runs + 1):
+        for name, contender in contenders.items():
+            seconds = next(contender)
+            if number:
+                taken[name].append(seconds / items * 1e9)
+    return {
+        name: {"median": round(statistics.median(ns), 1), "min": round(min(ns), 1), "max": round(max(ns), 1)}
+        for name, ns in taken.items()
+    }
+
+
+def ids_of(rng: np.random.Generator, count: int) -> pa.Array:
+    """Random event ids."""
+    return pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(rng.bytes(16 * count))])
+
+
+def dedup(capacity: int, batch: int, runs: int) -> dict[str, Any]:
+    """Observe (test and insert) at 0.1 %, ours over a rotating window of 24 h, the peers over a filter that never forgets."""
+
+    def ours() -> Iterator[float]:
+        rng = np.random.default_rng(1)
+        bloom = RotatingBloom(capacity, populate=True)
+        for number in range(1 << 30):
+            ids = ids_of(rng, batch)
+            yield cpu(bloom.observe, ids, START_MS + number)
+            if not number and any(bloom.observe(ids.slice(0, 100), START_MS).to_pylist()):
+                raise SystemExit("ours forgets")
+
+    def fastbloom() -> Iterator[float]:
+        rng = np.random.default_rng(2)
+        builder = fastbloom_rs.FilterBuilder(capacity, 0.001)
+        bloom = builder.build_bloom_filter()
+
+        def work(ids: list[bytes]) -> None:
+            bloom.contains_bytes_batch(ids)
+            bloom.add_bytes_batch(ids)
+
+        while True:
+            yield cpu(work, ids_of(rng, batch).to_pylist())
+
+    def rust() -> Iterator[float]:
+        rng = np.random.default_rng(3)
+        bloom = rbloom.Bloom(capacity, 0.001)
+
+        def work(ids: list[bytes]) -> None:
+            [one in bloom for one in ids]
+            bloom.update(ids)
+
+        while True:
+            yield cpu(work, ids_of(rng, batch).to_pylist())
+
+    return compare(batch, {"eventmill": ours(), "fastbloom-rs": fastbloom(), "rbloom": rust()}, runs)
+
+
+def events_of(rng: np.random.Generator, count: int, devices: int) -> pa.RecordBatch:
+    """Devices and times in order of arrival, 2 % of them up to three days late."""
+    device = rng.integers(0, devices, count)
+    times = START_MS + np.sort(rng.integers(0, 6 * 3_600_000, count))
+    late = rng.random(count) < 0.02
+    times[late] -= rng.integers(0, 72 * 3_600_000, int(late.sum()))
+    names = pa.array([f"device-{number:012d}" for number in range(devices)])
+    return pa.record_batch({"device_id": names.take(pa.array(device)), "timestamp": pa.array(times, pa.int64())})
+
+
+def sessionize(count: int, devices: int, runs: int) -> dict[str, Any]:
+    """Ours assigns in order of arrival, batch by batch; the peers sort the whole."""
+
+    def ours() -> Iterator[float]:
+        for seed in range(1 << 30):
+            batch = events_of(np.random.default_rng(seed), count, devices)
+            parts = [batch.slice(begin, 65_536) for begin in range(0, count, 65_536)]
+            yield cpu(lambda assign, parts: [assign(part) for part in parts], Sessionizer("30m").assign, parts)
+
+    def sorted_sessions(frame: pl.DataFrame) -> pl.DataFrame:
+        begins = (pl.col("device_id") != pl.col("device_id").shift(1)).fill_null(value=True)
+        begins |= pl.col("timestamp").diff() > GAP_MS
+        return frame.sort("device_id", "timestamp").with_columns(begins.cum_sum().alias("session"))
+
+    def by_polars() -> Iterator[float]:
+        for seed in range(1 << 30):
+            frame = pl.DataFrame(pa.Table.from_batches([events_of(np.random.default_rng(seed), count, devices)]))
+            starts = (pl.col("device_id") != pl.col("device_id").shift(1)).fill_null(value=True) | (
+                pl.col("timestamp").diff() > GAP_MS
+            )
+            yield cpu(
+                lambda f=frame, s=starts: f.sort("device_id", "timestamp").with_columns(s.cum_sum().alias("session"))
+            )  # type: ignore[misc]
+
+    def by_duckdb() -> Iterator[float]:
+        for seed in range(1 << 30):
+            given = pa.Table.from_batches([events_of(np.random.default_rng(seed), count, devices)])
+            with duckdb.connect() as connection:
+                connection.register("given", given)
+                yield cpu(lambda connection: connection.sql(_LAG).to_arrow_table(), connection)
+
+    return compare(count, {"eventmill": ours(), "polars": by_polars(), "duckdb": by_duckdb()}, runs)
+
+
+def enrich(count: int, users: int, runs: int) -> dict[str, Any]:
+    """Three columns by user id; an eighth of the events have a user who is not in the table."""
+    keys = pa.array([f"user-{number:010d}" for number in range(users + users // 7)])
+    rng = np.random.default_rng(5)
+    table = pa.table(
+        {
+            "user_id": keys[:users],
+            "country": pa.array(rng.choice(["DE", "FR", "US", "IN", "BR"], users)),
+            "segment": pa.array(rng.choice(["new", "loyal", "gone"], users)),
+            "tier": pa.array(rng.choice(["free", "gold"], users)),
+        }
+    )
+    enricher, frame = Enricher(table), pl.DataFrame(table)
+
+    def events(seed: int) -> pa.RecordBatch:
+        chosen = np.random.default_rng(seed).integers(0, len(keys), count)
+        return pa.record_batch({"user_id": keys.take(pa.array(chosen))})
+
+    joined = enricher.apply(events(0)).column("country").to_pylist()
+    if joined != pl.DataFrame(pa.Table.from_batches([events(0)])).join(frame, "user_id", "left")["country"].to_list():
+        raise SystemExit("the joins disagree")
+
+    def ours() -> Iterator[float]:
+        for seed in range(1 << 30):
+            yield cpu(enricher.apply, events(seed))
+
+    def by_polars() -> Iterator[float]:
+        for seed in range(1 << 30):
+            left = pl.DataFrame(pa.Table.from_batches([events(seed)]))
+            yield cpu(left.join, frame, "user_id", "left")
+
+    def by_pyarrow() -> Iterator[float]:
+        for seed in range(1 << 30):
+            left = pa.Table.from_batches([events(seed)])
+            yield cpu(left.join, table, "user_id", None, "left outer")
+
+    return compare(count, {"eventmill": ours(), "polars": by_polars(), "pyarrow": by_pyarrow()}, runs)
+
+
+def split(count: int, runs: int) -> dict[str, Any]:
+    """A batch of six columns into one batch for each of 40 event names of Zipf's frequencies."""
+    weights = 1 / np.arange(1, NAMES + 1)
+
+    def batch(seed: int) -> pa.RecordBatch:
+        rng = np.random.default_rng(seed)
+        names = pa.array([f"Event number {number}" for number in range(NAMES)])
+        numbers = rng.integers(0, 1 << 60, count)
+        return pa.record_batch(
+            {
+                "event": names.take(pa.array(rng.choice(NAMES, count, p=weights / weights.sum()))),
+                "event_id": ids_of(rng, count),
+                "timestamp": pa.array(numbers),
+                "session_id": pa.array(numbers),
+                "flags": pa.array(numbers.astype(np.int32)),
+                "device_id": pa.array(np.char.mod("%020d", numbers)),
+            }
+        )
+
+    def groups(parts: list[tuple[str, Any]]) -> dict[str, int]:
+        return {name: len(part) for name, part in parts}
+
+    def by_polars(given: pa.RecordBatch) -> list[tuple[str, Any]]:
+        parted = pl.DataFrame(pa.Table.from_batches([given])).partition_by("event", as_dict=True, maintain_order=True)
+        return [(str(name[0]), part) for name, part in parted.items()]
+
+    def by_pyarrow(given: pa.RecordBatch) -> list[tuple[str, Any]]:
+        encoded = given.column("event").dictionary_encode()
+        order = np.argsort(encoded.indices.to_numpy(), kind="stable")
+        taken, codes = given.take(pa.array(order)), encoded.indices.to_numpy()[order]
+        starts = np.append(np.flatnonzero(np.diff(codes, prepend=-1)), len(codes))
+        names = encoded.dictionary.to_pylist()
+        return [(names[codes[a]], taken.slice(a, b - a)) for a, b in pairwise(starts)]
+
+    contenders = {"eventmill": partition, "polars": by_polars, "pyarrow": by_pyarrow}
+    if len({tuple(sorted(groups(work(batch(0))).items())) for work in contenders.values()}) != 1:
+        raise SystemExit("the groups disagree")
+
+    def timed(work: Callable[[pa.RecordBatch], object]) -> Iterator[float]:
+        for seed in range(1 << 30):
+            yield cpu(work, batch(seed))
+
+    return compare(count, {name: timed(work) for name, work in contenders.items()}, runs)
+
+
+def render(figures: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = ["| kernel | | CPU ns an item (min to max) | ours is |", "|---|---|---|---|"]
+    for kernel, taken in figures["kernels"].items():
+        ours = taken["eventmill"]["median"]
+        for name, ns in taken.items():
+            ratio = f"{ns['median'] / ours:.1f}×" if name != "eventmill" and ours else ""
+            lines.append(f"| {kernel} | {name} | {ns['median']:.0f} ({ns['min']:.0f} to {ns['max']:.0f}) | {ratio} |")
+    return "\n".join(lines)
