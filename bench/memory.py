@@ -80,7 +80,7 @@ def render(figures: dict[str, Any]) -> str:
     return (
         f"{figures['events'] / 1e6:,.0f} million events at {figures['events_per_second']:,} a second, over "
         f"{figures['seconds'][-1] / 60:.0f} minutes. All processes together, by quarters of that time: {low} MiB between "
-        f"ClickHouse's merges (the lowest tenth), {middle} MiB at the median; at most {figures['resident_mib_max']:,.0f} MiB.\n\n"
+        f"ClickHouse's merges (the lowest tenth), {middle} MiB at the median; {figures['resident_mib_max']:,.0f} at most.\n\n"
         "![Resident memory over time](images/memory.svg)"
     )
 

@@ -81,7 +81,8 @@ class LocalLog:
             connection.execute("PRAGMA page_size = 65536")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA cache_size = -32768")
+            # Frames are read once, so a cache would only hold what nobody asks for again.
+            connection.execute("PRAGMA cache_size = -4096")
         except sqlite3.DatabaseError as error:
             raise LogUnavailable(
                 f"the log {self.path} does not open: {error}; is the disk full or read-only?"
