@@ -148,6 +148,34 @@ def test_ids_remembered_before_the_commit_would_lose_events_and_this_test_would_
     log.close()
 
 
+def test_an_offset_committed_before_its_output_would_lose_events_and_this_test_would_see_it(
+    traffic, expected, tmp_path
+):
+    """Negative control: the input counts as consumed, then the process ends before the output is there."""
+    log = LocalLog(tmp_path / "log")
+    fill(log, traffic)
+
+    def checkpoint(name):
+        if name == "processed":
+            frames = log.read(Topic.RAW, 0, one.position, events_max=900)
+            with log.transaction() as transaction:
+                transaction.commit_offset(groups.PROCESS, Topic.RAW, 0, frames[-1].offset + 1)
+            raise Broken(name)
+
+    one = processor(log, tmp_path / "state", checkpoint)
+    one.recover()
+    with pytest.raises(Broken):
+        one.step(0)
+    one.close()
+    one = processor(log, tmp_path / "state")
+    one.recover()
+    run_to_end(one)
+    events, _, counts = outcome(log)
+    assert 0 < len(events) < len(expected[0])
+    assert counts[Hop.ENRICHED] < expected[2][Hop.ENRICHED]
+    log.close()
+
+
 def test_a_damaged_snapshot_is_passed_over_for_an_older_one(traffic, expected, tmp_path):
     log = LocalLog(tmp_path / "log")
     fill(log, traffic)

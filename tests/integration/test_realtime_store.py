@@ -89,6 +89,19 @@ def test_the_same_rows_after_a_restart(tmp_path: Path) -> None:
         assert_holds(store, first, second, third)
 
 
+def test_a_store_that_did_not_ask_its_tables_would_double_and_the_count_would_see_it(tmp_path: Path) -> None:
+    """Negative control: after a restart the same range comes again, and the first insert of it had landed."""
+    batch = events(2_000, seed=1)
+    for again in range(2):
+        with closing(RealtimeStore(tmp_path / "realtime", window=0)) as store:
+            if again:
+                store._stored_through = -1  # as if its fate were known
+            store.insert(batch, "token")
+            counted = store.counts_by_hour()
+            assert sum(hour.rows for hour in counted) == 2_000 * (again + 1)
+            assert sum(hour.distinct for hour in counted) == 2_000
+
+
 def test_one_insert_over_730_days(store: RealtimeStore) -> None:
     first, second = events(500, seed=1), events(4_000, seed=2, first_offset=1, days=730)
     store.insert(first, "first")
