@@ -47,7 +47,7 @@ class IngestConfig:
     depth_max: int = 64
     age_max: str = "730d"
     commit_events_max: int = 50_000
-    commit_interval: str = "2ms"
+    commit_interval: str = "5ms"
     frame_events_min: int = 16_384
     pending_bytes_max: int = 64_000_000
 
@@ -99,7 +99,7 @@ class RealtimeConfig:
 class LakeConfig:
     """The lake."""
 
-    batch_events_max: int = 200_000
+    batch_events_max: int = 300_000
     batch_interval: str = "3s"
     partitions_max: int = 1_000
     compact_interval: str = "1h"
