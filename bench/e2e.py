@@ -11,7 +11,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,15 +94,15 @@ def one(folder: Path, requests: Path, count: int) -> dict[str, Any]:
 
 def parts(sampler: Sampler, count: int) -> dict[str, dict[str, float]]:
     """CPU time per event by part of the way, in µs: in the kernel and in all."""
-    total: Counter[str] = Counter()
-    kernel: Counter[str] = Counter()
+    total: defaultdict[str, float] = defaultdict(float)
+    kernel: defaultdict[str, float] = defaultdict(float)
     for (role, thread), user in sampler.user.items():
         label = next((label for fits, label in _PARTS if re.match(fits, f"{role} {thread}")), "other threads")
         kernel[label] += sampler.system[role, thread]
         total[label] += user + sampler.system[role, thread]
     return {
         label: {"all": round(seconds / count * 1e6, 2), "kernel": round(kernel[label] / count * 1e6, 2)}
-        for label, seconds in total.most_common()
+        for label, seconds in sorted(total.items(), key=lambda part: -part[1])
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from types import TracebackType
 
@@ -48,8 +48,9 @@ class Sampler:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._last: dict[tuple[str, str], tuple[float, float]] = {}
-        self.user: Counter[tuple[str, str]] = Counter()
-        self.system: Counter[tuple[str, str]] = Counter()
+        #: Seconds by role and thread.
+        self.user: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self.system: defaultdict[tuple[str, str], float] = defaultdict(float)
         #: (seconds since the start, resident bytes per role)
         self.memory: list[tuple[float, dict[str, int]]] = []
 

@@ -26,7 +26,8 @@ class Served:
 
     def ask(self, method: str, path: str) -> dict[str, Any]:
         """An answer of the engine's own socket."""
-        return ask(self.config, method, path)
+        answer: dict[str, Any] = ask(self.config, method, path)
+        return answer
 
 
 @contextlib.contextmanager
