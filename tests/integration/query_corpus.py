@@ -18,7 +18,7 @@ WORKS = [
     "SELECT arrayMap(x -> x * 2, [1, 2]), map('a', 1)['a'], (1, 'b').2, [1, 2, 3][2], CAST('5' AS UInt8), '7'::Int32",
     "SELECT CASE WHEN 1 = 1 THEN 'a' ELSE 'b' END, if(1, 2, 3), multiIf(0, 1, 2), coalesce(NULL, 5), 7 % 4, 'a' || 'b'",
     "SELECT DISTINCT platform FROM events ORDER BY platform NULLS FIRST",
-    "SELECT event FROM events WHERE properties LIKE '%100\\\\%%' LIMIT 1",
+    "SELECT event FROM events WHERE properties LIKE '%100\\\\%%' ORDER BY event LIMIT 1",
     "SELECT * EXCEPT (properties, context) FROM events ORDER BY event_id LIMIT 1",
     "SELECT COLUMNS('^(event|type)$') FROM events ORDER BY event_id LIMIT 1",
     "SELECT count() FROM events UNION ALL SELECT count() FROM sessions",
