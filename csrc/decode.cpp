@@ -195,6 +195,7 @@ bool em_decoder::walk_event() {
     Walker &walker = decoder_.walker;
     rollback();
     around_.context = nullptr;
+    around_.in_batch = false;
     if (!at_end(decoder_.decode(walker.again(), around_)))
         return false;
     if (around_.type == EM_TYPE_NONE && !decoder_.last().fields[F_TYPE].given())
@@ -239,6 +240,7 @@ const uint32_t *em_decoder::walk_events(const uint32_t *value) {
     around_.context = e.has_context() ? &e.context : nullptr;
     used_context_ = e.context_begin();
     around_.contextless = around_.copied_bytes = 0;
+    around_.in_batch = true;
     if (walker.body[*value] != '[')
         return walker.read(value, e.batch);
     e.batch.kind = Kind::array;

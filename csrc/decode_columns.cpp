@@ -7,28 +7,28 @@ namespace em {
 namespace {
 
 constexpr size_t ID_BYTES = 16;
-constexpr size_t TEXT_BYTES_MIN = 1024;
+constexpr size_t TEXT_BYTES_MIN = 1024, RESERVE_BYTES = 16384;
 
-size_t width(Shape shape) {
-    switch (shape) {
-    case Shape::id:
+size_t width(Layout layout) {
+    switch (layout) {
+    case Layout::id:
         return ID_BYTES;
-    case Shape::int64:
-    case Shape::optional_int64:
+    case Layout::int64:
+    case Layout::optional_int64:
         return sizeof(int64_t);
-    case Shape::int32:
+    case Layout::int32:
         return sizeof(int32_t);
     default:
         return 0;
     }
 }
 
-bool is_text(Shape shape) {
-    return shape == Shape::text || shape == Shape::optional_text;
+bool is_text(Layout layout) {
+    return layout == Layout::text || layout == Layout::optional_text;
 }
 
-bool is_optional(Shape shape) {
-    return shape == Shape::optional_text || shape == Shape::optional_int64;
+bool is_optional(Layout layout) {
+    return layout == Layout::optional_text || layout == Layout::optional_int64;
 }
 
 template <class T> void resize(T *&memory, size_t count) {
@@ -40,11 +40,22 @@ template <class T> void resize(T *&memory, size_t count) {
 
 int64_t count_nulls(const uint8_t *valid, size_t rows) {
     int64_t set = 0;
-    for (size_t i = 0; i < rows / 8; i++)
+    size_t whole = rows / 64 * 8;
+    for (size_t i = 0; i < whole; i += 8) {
+        uint64_t word;
+        std::memcpy(&word, valid + i, sizeof word);
+        set += __builtin_popcountll(word);
+    }
+    for (size_t i = whole; i < rows / 8; i++)
         set += __builtin_popcount(valid[i]);
     if (rows % 8)
         set += __builtin_popcount(valid[rows / 8] & ((1u << rows % 8) - 1));
     return (int64_t)rows - set;
+}
+
+/* A text column's capacity for about as much as `used`: an eighth more, and room for rows to be reserved together. */
+size_t enough_for(size_t used) {
+    return used + used / 8 + (used < RESERVE_BYTES ? used : RESERVE_BYTES) + COPY_BYTES;
 }
 
 /* One column in the consumer's hands. */
@@ -116,10 +127,10 @@ void TableBase::grow_rows() {
     size_t grown = row_capacity_ ? row_capacity_ * 2 : first_rows_;
     for (size_t i = 0; i < count_; i++) {
         Column &c = columns_[i];
-        if (is_optional(c.shape))
+        if (is_optional(c.layout))
             resize(c.valid, grown / 8 + 1);
-        if (!is_text(c.shape)) {
-            resize(c.data, grown * width(c.shape));
+        if (!is_text(c.layout)) {
+            resize(c.data, grown * width(c.layout));
             continue;
         }
         resize(c.offsets, grown + 1);
@@ -142,14 +153,28 @@ void TableBase::grow_text(Column &c, size_t used, size_t more) {
     c.capacity = grown;
 }
 
+void TableBase::find_room(size_t needed) {
+    room_ = COLUMN_BYTES_MAX;
+    for (size_t i = 0; i < count_; i++) {
+        Column &c = columns_[i];
+        if (!is_text(c.layout))
+            continue;
+        size_t used = (size_t)c.offsets[rows];
+        if (c.capacity - used < needed)
+            grow_text(c, used, needed);
+        if (c.capacity - used < room_)
+            room_ = c.capacity - used;
+    }
+}
+
 size_t TableBase::nbytes() const {
     size_t total = 0;
     if (row_capacity_ == 0)
         return 0;
     for (size_t i = 0; i < count_; i++) {
         const Column &c = columns_[i];
-        total += is_text(c.shape) ? (size_t)c.offsets[rows] + rows * sizeof(int32_t) : rows * width(c.shape);
-        total += is_optional(c.shape) ? rows / 8 : 0;
+        total += is_text(c.layout) ? (size_t)c.offsets[rows] + rows * sizeof(int32_t) : rows * width(c.layout);
+        total += is_optional(c.layout) ? rows / 8 : 0;
     }
     return total;
 }
@@ -164,7 +189,7 @@ void TableBase::hand_over(struct ArrowArray *out) {
         Column &c = columns_[i];
         struct ArrowArray &array = table->children[i];
         Shared *shared = static_cast<Shared *>(array.private_data);
-        bool text = is_text(c.shape);
+        bool text = is_text(c.layout);
         shared->buffers[0] = c.valid;
         shared->buffers[1] = text ? static_cast<const void *>(c.offsets) : c.data;
         shared->buffers[2] = text ? c.data : nullptr;
@@ -176,7 +201,7 @@ void TableBase::hand_over(struct ArrowArray *out) {
         table->pointers[i] = &array;
         /* The next batch is likely as large: no copies while it grows, no pages touched that it does not need. */
         if (text)
-            c.first_capacity = (size_t)c.offsets[rows] + (size_t)c.offsets[rows] / 8 + COPY_BYTES;
+            c.first_capacity = enough_for((size_t)c.offsets[rows]);
         c.offsets = nullptr;
         c.data = nullptr;
         c.valid = nullptr;
@@ -191,7 +216,7 @@ void TableBase::hand_over(struct ArrowArray *out) {
     out->release = release_table;
     out->private_data = table;
     first_rows_ = (rows + rows / 8 + 64) / 64 * 64;
-    rows = row_capacity_ = 0;
+    rows = row_capacity_ = room_ = 0;
 }
 
 } // namespace em

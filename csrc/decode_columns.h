@@ -22,10 +22,10 @@ constexpr size_t COPY_BYTES = 64; /* short texts are copied whole, unseen: sourc
 
 struct TooLarge {};
 
-enum class Shape : uint8_t { text, optional_text, id, int64, optional_int64, int32 };
+enum class Layout : uint8_t { text, optional_text, id, int64, optional_int64, int32 };
 
 struct Column {
-    Shape shape;
+    Layout layout;
     int32_t *offsets = nullptr; /* text: rows + 1 */
     uint8_t *data = nullptr;
     size_t capacity = 0;       /* bytes of data */
@@ -48,8 +48,18 @@ class TableBase {
 
     /* Room for one more row in every column's fixed parts. */
     void reserve_row() {
+        room_ = 0;
         if (rows == row_capacity_)
             grow_rows();
+    }
+
+    /* Room for one more row, and for texts of up to `bytes` in every column: what place() and place_optional() need. */
+    void reserve(size_t bytes) {
+        if (rows == row_capacity_)
+            grow_rows();
+        if (room_ < bytes + COPY_BYTES)
+            find_room(bytes + COPY_BYTES);
+        room_ -= bytes + COPY_BYTES;
     }
 
     /* Where the new row's text of at most `length` bytes goes; finish with set_text. */
@@ -81,6 +91,23 @@ class TableBase {
     }
     bool is_valid(size_t column, size_t row) const {
         return columns_[column].valid[row >> 3] >> (row & 7) & 1;
+    }
+
+    /* Into what was reserved. `source` is readable for COPY_BYTES beyond its end. */
+    void place(size_t column, Bytes source) {
+        Column &c = columns_[column];
+        uint8_t *to = c.data + c.offsets[rows];
+        std::memcpy(to, source.data, COPY_BYTES);
+        for (size_t done = COPY_BYTES; done < source.length; done += COPY_BYTES)
+            std::memcpy(to + done, source.data + done, COPY_BYTES);
+        set_text(column, source.length);
+    }
+    void place_optional(size_t column, Bytes source) {
+        set_valid(column, rows, source.data != nullptr);
+        if (source.data)
+            place(column, source);
+        else
+            set_text(column, 0);
     }
 
     /* No data: null. */
@@ -135,16 +162,18 @@ class TableBase {
     size_t count_;
     size_t row_capacity_ = 0;
     size_t first_rows_ = 64;
+    size_t room_ = 0; /* bytes that every text column has left at least */
 
     void grow_rows();
+    void find_room(size_t needed);
     static void grow_text(Column &column, size_t used, size_t more);
 };
 
 template <size_t N> class Table : public TableBase {
   public:
-    explicit Table(const Shape (&shapes)[N]) : TableBase(columns_, N) {
+    explicit Table(const Layout (&layouts)[N]) : TableBase(columns_, N) {
         for (size_t i = 0; i < N; i++)
-            columns_[i].shape = shapes[i];
+            columns_[i].layout = layouts[i];
     }
 
   private:

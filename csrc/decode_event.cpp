@@ -1,5 +1,7 @@
 #include "decode_event.h"
 
+#include <algorithm>
+
 #include "timestamp.h"
 
 namespace em {
@@ -43,6 +45,43 @@ Field field_of(const Name &name) {
     }
 }
 
+bool is_text_or_missing(const Slot &slot) {
+    return !slot.given() || slot.kind == Kind::string || slot.kind == Kind::number;
+}
+
+bool is_object_or_missing(const Slot &slot) {
+    return !slot.given() || slot.kind == Kind::object;
+}
+
+/* The values of a shape: an event's fields by their own numbers, then these. */
+constexpr uint8_t ROLE_DEVICE = FIELDS, ROLE_CONTEXT = ROLE_DEVICE + DEVICE_FIELDS, ROLE_UNMAPPED = ROLE_CONTEXT + 1;
+constexpr uint32_t HAS_UNMAPPED = 1, HAS_BATCH = 2; /* marks of a shape */
+
+constexpr Layout EVENT_LAYOUTS[EVENT_COLUMNS] = {
+    Layout::id,
+    Layout::optional_text,
+    Layout::text,
+    Layout::text,
+    Layout::text,
+    Layout::optional_text,
+    Layout::optional_text,
+    Layout::int64,
+    Layout::optional_int64,
+    Layout::optional_int64,
+    Layout::int64,
+    Layout::optional_text,
+    Layout::optional_text,
+    Layout::optional_text,
+    Layout::optional_text,
+    Layout::optional_text,
+    Layout::text,
+    Layout::text,
+    Layout::int32,
+};
+constexpr Layout REJECT_LAYOUTS[REJECT_COLUMNS] = {Layout::text, Layout::text, Layout::text, Layout::int64};
+
+} // namespace
+
 em_type type_of(Bytes text) {
     switch (text.length) {
     case 4:
@@ -61,41 +100,8 @@ em_type type_of(Bytes text) {
     }
 }
 
-bool is_text_or_missing(const Slot &slot) {
-    return !slot.given() || slot.kind == Kind::string || slot.kind == Kind::number;
-}
-
-bool is_object_or_missing(const Slot &slot) {
-    return !slot.given() || slot.kind == Kind::object;
-}
-
-constexpr Shape EVENT_SHAPES[EVENT_COLUMNS] = {
-    Shape::id,
-    Shape::optional_text,
-    Shape::text,
-    Shape::text,
-    Shape::text,
-    Shape::optional_text,
-    Shape::optional_text,
-    Shape::int64,
-    Shape::optional_int64,
-    Shape::optional_int64,
-    Shape::int64,
-    Shape::optional_text,
-    Shape::optional_text,
-    Shape::optional_text,
-    Shape::optional_text,
-    Shape::optional_text,
-    Shape::text,
-    Shape::text,
-    Shape::int32,
-};
-constexpr Shape REJECT_SHAPES[REJECT_COLUMNS] = {Shape::text, Shape::text, Shape::text, Shape::int64};
-
-} // namespace
-
 EventDecoder::EventDecoder(const em_decode_limits &limits)
-    : events(EVENT_SHAPES), rejects(REJECT_SHAPES), limits_(limits) {}
+    : events(EVENT_LAYOUTS), rejects(REJECT_LAYOUTS), limits_(limits) {}
 
 void EventDecoder::start_body(size_t length) {
     /* The texts of an event come from different places of the body, and those of the envelope's context once more. */
@@ -187,11 +193,77 @@ const uint32_t *EventDecoder::read_context(const uint32_t *t, Context &context) 
     return t;
 }
 
-const uint32_t *EventDecoder::read_event(const uint32_t *t) {
+Slot &EventDecoder::slot(uint8_t role) {
+    return role < FIELDS          ? event_.fields[role]
+           : role == ROLE_CONTEXT ? event_.context.whole
+                                  : event_.context.fields[role - ROLE_DEVICE];
+}
+
+void EventDecoder::clear_event() {
     for (Slot &slot : event_.fields)
+        slot.kind = Kind::none;
+    for (Slot &slot : event_.context.fields)
         slot.kind = Kind::none;
     event_.context.whole.kind = Kind::none;
     event_.unmapped.clear();
+}
+
+void EventDecoder::fill_event(const Shape &shape, const uint32_t *t) {
+    clear_event();
+    if (walker.depth + shape.depth > walker.deepest)
+        walker.deepest = walker.depth + shape.depth;
+    event_.context.has_unmapped = shape.marks & HAS_UNMAPPED;
+    event_.context.has_batch = shape.marks & HAS_BATCH;
+    for (const Role &role : shape.roles) {
+        const uint32_t *value = t + role.value, *next = t + role.next;
+        Slot found;
+        found.token = value;
+        found.kind = role.kind;
+        found.name = value[-2];
+        found.begin = *value;
+        found.end = *next;
+        if (role.kind == Kind::string) {
+            found.begin++;
+            found.end--;
+        } else if (role.kind >= Kind::object) {
+            found.end = next[-1] + 1;
+        } else {
+            found.kind = scalar_kind(walker.body[*value]);
+        }
+        if (role.slot == ROLE_UNMAPPED)
+            unmap(found);
+        else
+            slot(role.slot) = found;
+    }
+}
+
+void EventDecoder::learn_event(const uint32_t *t, const uint32_t *end) {
+    Shape shape;
+    shape.depth = walker.deepest - walker.depth;
+    shape.marks = (event_.context.has_unmapped ? HAS_UNMAPPED : 0) | (event_.context.has_batch ? HAS_BATCH : 0);
+    shape.plan = plan_event(t, shape.depth);
+    auto add = [&](uint8_t role, const uint32_t *value, uint32_t value_end) {
+        const uint32_t *next = std::lower_bound(value + 1, end, value_end);
+        uint8_t c = walker.body[*value];
+        Kind kind = c == '"' ? Kind::string : c == '{' ? Kind::object : c == '[' ? Kind::array : Kind::number;
+        shape.roles.push_back({role, kind, (uint16_t)(value - t), (uint16_t)(next - t)});
+    };
+    /* The type decides what the members mean, and null is as good as nothing, so both belong to the shape. */
+    for (uint8_t role = 0; role < ROLE_UNMAPPED; role++) {
+        const Slot &value = slot(role);
+        if (value.kind == Kind::null || (role == F_TYPE && value.kind == Kind::string))
+            shape.constants.push_back(*value.token);
+        if (value.given())
+            add(role, value.token, value.member_end());
+    }
+    std::sort(shape.constants.begin(), shape.constants.end());
+    for (const Span &span : event_.unmapped)
+        add(ROLE_UNMAPPED, std::lower_bound(t, end, span.begin) + 2, span.end);
+    shapes_.learn(walker, t, end, std::move(shape));
+}
+
+const uint32_t *EventDecoder::read_event(const uint32_t *t) {
+    clear_event();
     return walker.members(t, [&](Name name, const uint32_t *value) {
         Field field = field_of(name);
         if (field == F_CONTEXT) {
@@ -223,8 +295,18 @@ const uint32_t *EventDecoder::decode(const uint32_t *t, Surroundings &around) {
     }
     const unsigned outside = walker.depth;
     walker.deepest = outside;
-    if (!(t = read_event(t)))
-        return nullptr;
+    const uint32_t *begin = t;
+    if (const Shape *shape = shapes_.match(walker, t)) {
+        if (shape->plan.plain && around.in_batch && around.type == EM_TYPE_NONE &&
+            write_plain(shape->plan, begin, t[-1] + 1 - *begin, around.received_at))
+            return t;
+        fill_event(*shape, begin);
+    } else {
+        if (!(t = read_event(t)))
+            return nullptr;
+        if (shapes_.eager() && t - begin <= (ptrdiff_t)Shapes::TOKENS_MAX)
+            learn_event(begin, t);
+    }
     event_.end = t[-1] + 1;
     event_.depth = walker.deepest - outside;
     Verdict verdict = judge(around);

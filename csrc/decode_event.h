@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "decode_columns.h"
+#include "decode_shape.h"
 #include "decode_walk.h"
 
 #pragma GCC visibility push(hidden) /* calls within the kernel need no indirection */
@@ -91,12 +92,17 @@ struct Surroundings {
     const Context *context = nullptr; /* of the envelope, for events without their own */
     size_t contextless = 0;           /* events without their own */
     size_t copied_bytes = 0;          /* of the envelope's context */
+    bool in_batch = false;            /* the event's members are not asked for afterwards */
 };
 
 struct Verdict {
     int reason; /* 0: a good event, else an em_reject */
     const char *detail;
 };
+
+/* The type of that name, and the name of a type (readable for COPY_BYTES beyond its end). */
+em_type type_of(Bytes text);
+Bytes type_name(em_type type);
 
 /* Bits of FLAGS while a body is being decoded; settled and cleared at its end. */
 constexpr int32_t OWN_CONTEXT = 1 << 30, HAS_BATCH_MEMBER = 1 << 29;
@@ -144,15 +150,22 @@ class EventDecoder {
     std::unique_ptr<uint8_t[]> scratch_;
     size_t scratch_capacity_ = 0, scratch_used_ = 0;
     uint64_t derived_ = 0;
+    Shapes shapes_;
 
     const uint32_t *read_event(const uint32_t *t);
+    void clear_event();
+    Slot &slot(uint8_t role);
+    void fill_event(const Shape &shape, const uint32_t *t);
+    void learn_event(const uint32_t *t, const uint32_t *end);
+    Plan plan_event(const uint32_t *t, unsigned depth);
+    bool write_plain(const Plan &plan, const uint32_t *t, size_t bytes, int64_t received_at);
     Verdict judge(const Surroundings &around);
     Verdict judge_times();
     void reject(Verdict verdict, int64_t received_at);
     void write_row(Surroundings &around, const Context *context);
     int64_t corrected(size_t row, int64_t received, int32_t &flags);
-    int32_t write_id(int64_t received_at);
-    void derive_id(uint8_t *id, int64_t received_at);
+    int32_t write_id(Bytes text);
+    int32_t derive_id(int64_t received_at);
     void write_properties();
     void write_context(const Context *context);
     void unmap(const Slot &slot) {

@@ -10,9 +10,9 @@ namespace {
 constexpr int64_t AHEAD_MS_MAX = 60000;
 constexpr int64_t SENT_AT_MIN = 946684800000, SENT_AT_MAX = 4102444800000; /* 2000-01-01, 2100-01-01 */
 
-/* Readable for COPY_BYTES, like every source of TableBase::put. */
+/* Readable for COPY_BYTES beyond its end, like every source of TableBase::place. */
 struct Word {
-    char text[COPY_BYTES];
+    char text[COPY_BYTES * 2];
     size_t length;
 
     Bytes bytes() const {
@@ -59,6 +59,10 @@ void store_le(uint8_t *to, uint64_t value) {
 
 } // namespace
 
+Bytes type_name(em_type type) {
+    return TYPE_NAMES[type].bytes();
+}
+
 void EventDecoder::reject(Verdict verdict, int64_t received_at) {
     rejects.reserve_row();
     rejects.put(REASON, REASON_NAMES[verdict.reason].bytes());
@@ -74,7 +78,8 @@ void EventDecoder::write_row(Surroundings &around, const Context *context) {
     Event &e = event_;
     const Slot *fields = e.fields;
     events.reserve_row();
-    int32_t flags = write_id(around.received_at);
+    const Bytes id = text_of(fields[F_MESSAGE_ID]);
+    int32_t flags = id.data ? write_id(id) : derive_id(around.received_at);
     const Word &type = TYPE_NAMES[e.type];
     if (e.type == EM_TYPE_TRACK)
         events.put(EVENT, e.name);
@@ -126,14 +131,8 @@ void EventDecoder::write_row(Surroundings &around, const Context *context) {
         around.copied_bytes += context->whole.end - context->whole.begin;
 }
 
-int32_t EventDecoder::write_id(int64_t received_at) {
+int32_t EventDecoder::write_id(Bytes text) {
     uint8_t *id = events.values<uint8_t>(EVENT_ID) + events.rows * 16;
-    Bytes text = text_of(event_.fields[F_MESSAGE_ID]);
-    if (!text.data) {
-        events.put_optional(MESSAGE_ID, text);
-        derive_id(id, received_at);
-        return EM_ID_DERIVED;
-    }
     int spelling = em_uuid_parse(text.data, text.length, id);
     events.put_optional(MESSAGE_ID, spelling == 2 ? Bytes{nullptr, 0} : text);
     if (spelling)
@@ -142,7 +141,9 @@ int32_t EventDecoder::write_id(int64_t received_at) {
     return EM_ID_HASHED;
 }
 
-void EventDecoder::derive_id(uint8_t *id, int64_t received_at) {
+int32_t EventDecoder::derive_id(int64_t received_at) {
+    uint8_t *id = events.values<uint8_t>(EVENT_ID) + events.rows * 16;
+    events.put_optional(MESSAGE_ID, {nullptr, 0});
     const uint8_t *raw = walker.body + event_.begin;
     size_t length = event_.end - event_.begin;
     XXH128_hash_t hash;
@@ -157,6 +158,7 @@ void EventDecoder::derive_id(uint8_t *id, int64_t received_at) {
         hash = XXH3_128bits_withSeed(salt, sizeof salt, XXH3_64bits(raw, length));
     }
     XXH128_canonicalFromHash(reinterpret_cast<XXH128_canonical_t *>(id), hash);
+    return EM_ID_DERIVED;
 }
 
 void EventDecoder::write_properties() {

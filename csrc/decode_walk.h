@@ -27,6 +27,11 @@ struct Bytes {
 
 enum class Kind : uint8_t { none, null, boolean, number, string, object, array };
 
+/* By the first byte of what is neither string nor container. */
+inline Kind scalar_kind(uint8_t c) {
+    return c == 'n' ? Kind::null : c == 't' || c == 'f' ? Kind::boolean : Kind::number;
+}
+
 /* A value of the body. A string's slice is without its quotes, a container's with its brackets. */
 struct Slot {
     Kind kind = Kind::none;
@@ -53,6 +58,31 @@ struct Name {
         return length == N - 1 && std::memcmp(data, literal, N - 1) == 0;
     }
 };
+
+/*
+ * Whether the text is a number of up to eight characters without exponent; false for any other number too. Branches on
+ * its digits would be guessed wrong half of the time, so all are looked at together.
+ */
+inline bool is_short_number(const uint8_t *text, size_t length) {
+    constexpr uint64_t EACH = 0x0101010101010101;
+    text += *text == '-' && length > 1 ? (length--, 1) : 0;
+    if (length > 8)
+        return false;
+    uint64_t word = 0;
+    std::memcpy(&word, text, sizeof word); /* within the body's PADDING */
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    const uint64_t ends = EACH * 0x80 >> (64 - 8 * length); /* the top bit of each character */
+    const uint64_t low = word & EACH * 0x7F;
+    const uint64_t digits = (low + EACH * (0x80 - '0')) & ~(low + EACH * (0x80 - '9' - 1)) & ~word & ends;
+    const uint64_t point = ends & ~digits; /* the one that is no digit may be a point, neither first nor last */
+    const bool leading_zero = (word & 0xFF) == '0' && (digits >> 15 & 1);
+    const bool one_point = (point & (point - 1)) == 0 && (point & 0x80) == 0 &&
+                           point != (uint64_t(0x80) << (8 * length - 8)) &&
+                           (word & (point >> 7) * 0xFF) == (point >> 7) * '.';
+    return !leading_zero && one_point;
+}
 
 /* Writes a string without its escapes, which have been checked; gives the length, at most source.length. */
 size_t unescape(Bytes source, uint8_t *to);
@@ -125,8 +155,7 @@ class Walker {
             const uint8_t *end = scalar(at);
             if (!end)
                 return nullptr;
-            uint8_t c = body[at];
-            slot.kind = c == 'n' ? Kind::null : c == 't' || c == 'f' ? Kind::boolean : Kind::number;
+            slot.kind = scalar_kind(body[at]);
             slot.end = (uint32_t)(end - body);
             return t + 1;
         }
@@ -200,6 +229,18 @@ class Walker {
     /* Whether the object has a member of that name. It has been checked before. */
     bool has_member(const Slot &object, Bytes wanted) const;
 
+    /* Bodies have few backslashes: one search runs ahead, and a string costs a comparison. */
+    bool has_backslash(uint32_t from, uint32_t to) {
+        if (next_backslash_ <= from)
+            find_backslash(from);
+        return next_backslash_ < to;
+    }
+
+    /* Whether the bytes from `begin` to `end` are a number, true, false or null. */
+    bool is_scalar(uint32_t begin, uint32_t end) {
+        return is_short_number(body + begin, end - begin) || scalar(begin) == body + end;
+    }
+
   private:
     size_t length_ = 0;
     const uint32_t *tokens_ = nullptr;
@@ -219,13 +260,6 @@ class Walker {
         while (body[at] != '"')
             at--;
         return at;
-    }
-
-    /* Bodies have few backslashes: one search runs ahead, and a string costs a comparison. */
-    bool has_backslash(uint32_t from, uint32_t to) {
-        if (next_backslash_ <= from)
-            find_backslash(from);
-        return next_backslash_ < to;
     }
 
     void find_backslash(size_t from) {

@@ -1,5 +1,7 @@
 #include "timestamp.h"
 
+#include <string.h>
+
 #define SECONDS_BELOW 100000000000LL /* 1e11: an epoch number below counts seconds (to the year 5138) */
 #define NUMBER_BYTES_MAX 64
 #define EXPONENT_MAX 1000 /* beyond it a number is zero or out of range, whatever its digits */
@@ -16,20 +18,27 @@ static int two(const uint8_t *at) {
     return is_digit(at[0]) && is_digit(at[1]) ? (at[0] - '0') * 10 + (at[1] - '0') : -1;
 }
 
-/* Days since 1970-01-01 of YYYY-MM-DD at `at`; 0 in *valid when it is no date. */
-static int64_t days_of(const uint8_t *at, int *valid) {
-    int high = two(at), low = two(at + 2), month = two(at + 5), day = two(at + 8);
+/* Days since 1970-01-01; 0 in *valid when there is no such date. */
+static int64_t days_from(int year, int month, int day, int *valid) {
     *valid = 0;
-    if (high < 0 || low < 0 || at[4] != '-' || month < 1 || month > 12 || at[7] != '-' || day < 1)
+    if (year < 1 || month < 1 || month > 12 || day < 1)
         return 0;
-    int year = high * 100 + low;
     int leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    if (year < 1 || day > DAYS_IN_MONTH[month] + (month == 2 && leap))
+    if (day > DAYS_IN_MONTH[month] + (month == 2 && leap))
         return 0;
     *valid = 1;
     int before = year - 1;
     int64_t days = (int64_t)before * 365 + before / 4 - before / 100 + before / 400;
     return days + DAYS_BEFORE_MONTH[month] + (month > 2 && leap) + day - 1 - 719162;
+}
+
+/* Of YYYY-MM-DD at `at`. */
+static int64_t days_of(const uint8_t *at, int *valid) {
+    int high = two(at), low = two(at + 2), month = two(at + 5), day = two(at + 8);
+    *valid = 0;
+    if (high < 0 || low < 0 || at[4] != '-' || month < 0 || at[7] != '-' || day < 0)
+        return 0;
+    return days_from(high * 100 + low, month, day, valid);
 }
 
 /* A zone's offset in minutes; 0 in *valid when the text is no zone. */
@@ -51,6 +60,33 @@ static int zone_of(const uint8_t *at, size_t length, int *valid) {
 static int in_range(int64_t value, int64_t *ms) {
     *ms = value;
     return value >= EM_TIME_MS_MIN && value <= EM_TIME_MS_MAX;
+}
+
+/*
+ * What nearly all SDKs send, YYYY-MM-DDTHH:MM:SS.mmmZ, eight characters at once: after "0" is taken from the digits and
+ * the separators from themselves, a byte holds a digit's value or zero. Texts of another form are left to parse_date.
+ */
+enum { USUAL_BYTES = 24 };
+static const uint8_t USUAL_ZERO[USUAL_BYTES + 1] = "0000-00-00T00:00:00.000Z";
+static const uint8_t USUAL_MOST[USUAL_BYTES] = {9, 9, 9, 9, 0, 9, 9, 0, 9, 9, 0, 9, 9, 0, 9, 9, 0, 9, 9, 0, 9, 9, 9, 0};
+
+static int parse_usual(const uint8_t *text, int64_t *ms) {
+    uint8_t digit[USUAL_BYTES], wrong = 0;
+    for (int i = 0; i < USUAL_BYTES; i++) {
+        digit[i] = (uint8_t)(text[i] ^ USUAL_ZERO[i]);
+        wrong |= digit[i] > USUAL_MOST[i];
+    }
+    if (wrong)
+        return 0;
+    int year = digit[0] * 1000 + digit[1] * 100 + digit[2] * 10 + digit[3];
+    int hour = digit[11] * 10 + digit[12], minute = digit[14] * 10 + digit[15], second = digit[17] * 10 + digit[18];
+    int valid;
+    int64_t days = days_from(year, digit[5] * 10 + digit[6], digit[8] * 10 + digit[9], &valid);
+    if (!valid || hour > 23 || minute > 59 || second > 60)
+        return 0;
+    *ms =
+        days * 86400000 + ((hour * 60 + minute) * 60 + second) * 1000LL + digit[20] * 100 + digit[21] * 10 + digit[22];
+    return 1;
 }
 
 static int parse_date(const uint8_t *text, size_t length, int64_t *ms) {
@@ -144,5 +180,7 @@ static int parse_number(const uint8_t *text, size_t length, int64_t *ms) {
 int em_timestamp_parse(const uint8_t *text, size_t length, int64_t *ms) {
     if (length == 0)
         return 0;
+    if (length == USUAL_BYTES && text[USUAL_BYTES - 1] == 'Z' && parse_usual(text, ms))
+        return in_range(*ms, ms);
     return length >= 10 && text[4] == '-' ? parse_date(text, length, ms) : parse_number(text, length, ms);
 }
