@@ -53,9 +53,11 @@ int64_t count_nulls(const uint8_t *valid, size_t rows) {
     return (int64_t)rows - set;
 }
 
-/* A text column's capacity for about as much as `used`: an eighth more, and room for rows to be reserved together. */
-size_t enough_for(size_t used) {
-    return used + used / 8 + (used < RESERVE_BYTES ? used : RESERVE_BYTES) + COPY_BYTES;
+/* A text column's capacity for about as much as `used` bytes in `rows`: an eighth more, and room to reserve several
+ * rows. */
+size_t enough_for(size_t used, size_t rows) {
+    size_t more = rows * COPY_BYTES;
+    return used + used / 8 + (more < RESERVE_BYTES ? more : RESERVE_BYTES) + COPY_BYTES;
 }
 
 /* One column in the consumer's hands. */
@@ -201,7 +203,7 @@ void TableBase::hand_over(struct ArrowArray *out) {
         table->pointers[i] = &array;
         /* The next batch is likely as large: no copies while it grows, no pages touched that it does not need. */
         if (text)
-            c.first_capacity = enough_for((size_t)c.offsets[rows]);
+            c.first_capacity = enough_for((size_t)c.offsets[rows], rows);
         c.offsets = nullptr;
         c.data = nullptr;
         c.valid = nullptr;

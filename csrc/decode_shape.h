@@ -125,10 +125,12 @@ class Shapes {
         Value value;
 
         bool fits(const uint8_t *at) const {
-            uint64_t words[STEP_WORDS], differs = 0;
-            std::memcpy(words, at, sizeof words); /* within the body's PADDING */
-            for (size_t i = 0; i < STEP_WORDS; i++)
-                differs |= (words[i] & mask[i]) ^ text[i];
+            uint64_t differs = 0;
+            for (size_t i = 0; i < STEP_WORDS; i++) {
+                uint64_t word;
+                std::memcpy(&word, at + 8 * i, sizeof word); /* within the body's PADDING */
+                differs |= (word & mask[i]) ^ text[i];
+            }
             return differs == 0;
         }
     };

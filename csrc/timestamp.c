@@ -19,7 +19,7 @@ static int two(const uint8_t *at) {
 }
 
 /* Days since 1970-01-01; 0 in *valid when there is no such date. */
-static int64_t days_from(int year, int month, int day, int *valid) {
+static inline int64_t days_from(int year, int month, int day, int *valid) {
     *valid = 0;
     if (year < 1 || month < 1 || month > 12 || day < 1)
         return 0;
@@ -64,28 +64,45 @@ static int in_range(int64_t value, int64_t *ms) {
 
 /*
  * What nearly all SDKs send, YYYY-MM-DDTHH:MM:SS.mmmZ, eight characters at once: after "0" is taken from the digits and
- * the separators from themselves, a byte holds a digit's value or zero. Texts of another form are left to parse_date.
+ * the separators from themselves, each byte must be at most 9, and 0 for a separator; then each byte times ten plus the
+ * next is the number that two digits make. Texts of another form are left to parse_date.
  */
 enum { USUAL_BYTES = 24 };
-static const uint8_t USUAL_ZERO[USUAL_BYTES + 1] = "0000-00-00T00:00:00.000Z";
-static const uint8_t USUAL_MOST[USUAL_BYTES] = {9, 9, 9, 9, 0, 9, 9, 0, 9, 9, 0, 9, 9, 0, 9, 9, 0, 9, 9, 0, 9, 9, 9, 0};
+#define EACH(byte) (0x0101010101010101u * (byte))
+
+static uint64_t load_xor(const uint8_t *text, const char *zero) {
+    uint64_t word, other;
+    memcpy(&word, text, sizeof word);
+    memcpy(&other, zero, sizeof other);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return __builtin_bswap64(word ^ other);
+#else
+    return word ^ other;
+#endif
+}
+
+static int byte_of(uint64_t word, int number) {
+    return (int)(word >> (8 * number) & 0xFF);
+}
 
 static int parse_usual(const uint8_t *text, int64_t *ms) {
-    uint8_t digit[USUAL_BYTES], wrong = 0;
-    for (int i = 0; i < USUAL_BYTES; i++) {
-        digit[i] = (uint8_t)(text[i] ^ USUAL_ZERO[i]);
-        wrong |= digit[i] > USUAL_MOST[i];
-    }
-    if (wrong)
+    const uint64_t date = load_xor(text, "0000-00-"), hours = load_xor(text + 8, "00T00:00"),
+                   seconds = load_xor(text + 16, ":00.000Z");
+    const uint64_t all = date | hours | seconds;
+    /* A byte above 9 has the top bit in itself or in its sum; what carries into its neighbour is marked itself. */
+    const uint64_t above =
+        (date | (date + EACH(0x76))) | (hours | (hours + EACH(0x76))) | (seconds | (seconds + EACH(0x76)));
+    const uint64_t separators =
+        (date & 0xFF0000FF00000000) | (hours & 0x0000FF0000FF0000) | (seconds & 0xFF000000FF0000FF);
+    if (((all | above) & EACH(0x80)) || separators)
         return 0;
-    int year = digit[0] * 1000 + digit[1] * 100 + digit[2] * 10 + digit[3];
-    int hour = digit[11] * 10 + digit[12], minute = digit[14] * 10 + digit[15], second = digit[17] * 10 + digit[18];
+    const uint64_t d = date * 10 + (date >> 8), h = hours * 10 + (hours >> 8), s = seconds * 10 + (seconds >> 8);
+    const int hour = byte_of(h, 3), minute = byte_of(h, 6), second = byte_of(s, 1);
     int valid;
-    int64_t days = days_from(year, digit[5] * 10 + digit[6], digit[8] * 10 + digit[9], &valid);
+    int64_t days = days_from(byte_of(d, 0) * 100 + byte_of(d, 2), byte_of(d, 5), byte_of(h, 0), &valid);
     if (!valid || hour > 23 || minute > 59 || second > 60)
         return 0;
-    *ms =
-        days * 86400000 + ((hour * 60 + minute) * 60 + second) * 1000LL + digit[20] * 100 + digit[21] * 10 + digit[22];
+    *ms = days * 86400000 + ((hour * 60 + minute) * 60 + second) * 1000LL + byte_of(s, 4) * 10 + byte_of(seconds, 6);
     return 1;
 }
 

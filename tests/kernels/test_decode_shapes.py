@@ -39,6 +39,11 @@ EVENTS: list[str] = [
     f'{{"type":"group","groupId":"g","userId":"u","messageId":"{ID}","traits":{{"plan":"x"}},"context":{{"locale":"en"}}}}',
     f'{{"type":"track","event":"{"long " * 30}","userId":"u","messageId":"{ID}",'
     f'"context":{{"{"key" * 20}":"v","b":[[],{{}},[{{}}]]}}}}',
+    f'{{"type":"track","event":"E","name":"n","userId":"u","messageId":"{ID}","context":{{"a":1}}}}',
+    f'{{"type":"track","event":"E","category":"c","userId":"u","messageId":"{ID}","context":{{"a":1}}}}',
+    f'{{"type":"track","event":"E","traits":{{}},"userId":"u","messageId":"{ID}","context":{{"a":1}}}}',
+    f'{{"type":"page","event":"E","userId":"u","messageId":"{ID}","context":{{"a":1}}}}',
+    f'{{"type":"track","event":"E","timestamp":"{TIME}","originalTimestamp":"{TIME}","userId":"u","context":{{"a":1}}}}',
     '{"type":"track","event":"","userId":"u"}',
     '{"type":"nothing","userId":"u"}',
 ]
