@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "trace": ("eventmill.cli.ledger", "trace"),
     "compact": ("eventmill.cli.maintain", "compact"),
     "replay": ("eventmill.cli.maintain", "replay"),
+    "bench": ("eventmill.cli.bench", "bench"),
 }
 
 
