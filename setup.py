@@ -29,6 +29,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
             "csrc/decode_row.cpp",
             "csrc/decode_shape.cpp",
             "csrc/decode_walk.cpp",
+            "csrc/decode_words.cpp",
             "csrc/timestamp.c",
             "csrc/uuid.c",
         ],

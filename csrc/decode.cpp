@@ -96,14 +96,16 @@ const uint32_t *em_decoder::refuse(size_t at, const char *what) {
 }
 
 void em_decoder::rollback() {
-    decoder_.events.rows = first_row_;
-    decoder_.rejects.rows = first_reject_;
+    decoder_.events.truncate();
+    decoder_.rejects.truncate();
 }
 
 em_status em_decoder::append(const uint8_t *body, size_t length, int64_t received_at, em_type type, em_decoded &out) {
     out = {};
     first_row_ = decoder_.events.rows;
     first_reject_ = decoder_.rejects.rows;
+    decoder_.events.mark();
+    decoder_.rejects.mark();
     around_ = {};
     around_.received_at = received_at;
     around_.type = type;

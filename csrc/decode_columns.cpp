@@ -17,6 +17,8 @@ size_t width(Layout layout) {
     case Layout::optional_int64:
         return sizeof(int64_t);
     case Layout::int32:
+    case Layout::word:
+    case Layout::optional_word:
         return sizeof(int32_t);
     default:
         return 0;
@@ -28,7 +30,7 @@ bool is_text(Layout layout) {
 }
 
 bool is_optional(Layout layout) {
-    return layout == Layout::optional_text || layout == Layout::optional_int64;
+    return layout == Layout::optional_text || layout == Layout::optional_word || layout == Layout::optional_int64;
 }
 
 template <class T> void resize(T *&memory, size_t count) {
@@ -60,17 +62,45 @@ size_t enough_for(size_t used, size_t rows) {
     return used + used / 8 + (more < RESERVE_BYTES ? more : RESERVE_BYTES) + COPY_BYTES;
 }
 
-/* One column in the consumer's hands. */
+/* One column in the consumer's hands, with its dictionary if it has one. */
 struct Shared {
     const void *buffers[3];
+    struct ArrowArray dictionary;
+    const void *dictionary_buffers[3];
 };
 
 void release_column(struct ArrowArray *array) {
     Shared *shared = static_cast<Shared *>(array->private_data);
     for (const void *buffer : shared->buffers)
         std::free(const_cast<void *>(buffer));
+    if (shared->dictionary.release)
+        shared->dictionary.release(&shared->dictionary);
     std::free(shared);
     array->release = nullptr;
+}
+
+void release_dictionary(struct ArrowArray *array) {
+    const void **buffers = array->buffers;
+    std::free(const_cast<void *>(buffers[1]));
+    std::free(const_cast<void *>(buffers[2]));
+    array->release = nullptr;
+}
+
+/* A copy of the words in `shared`. Throws std::bad_alloc. */
+void share_dictionary(const Words &words, Shared &shared) {
+    int32_t *offsets = nullptr;
+    uint8_t *data = nullptr;
+    resize(offsets, words.offsets().size());
+    shared.dictionary_buffers[1] = offsets;
+    shared.dictionary.buffers = shared.dictionary_buffers;
+    shared.dictionary.release = release_dictionary; /* from here on release_column frees all that is there */
+    resize(data, words.data().size() + 1);
+    shared.dictionary_buffers[2] = data;
+    std::memcpy(offsets, words.offsets().data(), words.offsets().size() * sizeof *offsets);
+    if (!words.data().empty())
+        std::memcpy(data, words.data().data(), words.data().size());
+    shared.dictionary.length = (int64_t)words.count();
+    shared.dictionary.n_buffers = 3;
 }
 
 /* What the struct array itself owns. */
@@ -96,21 +126,30 @@ void release_table(struct ArrowArray *array) {
     array->release = nullptr;
 }
 
-/* All memory that a hand-over of `count` columns needs, so that it cannot fail half-way. */
-SharedTable *allocate_table(size_t count) {
+/* All memory that a hand-over of `count` columns needs, so that it cannot fail half-way; null when there is none. */
+SharedTable *allocate_table(const Column *columns, size_t count) {
     auto *table = static_cast<SharedTable *>(std::calloc(1, sizeof(SharedTable)));
     if (!table)
         return nullptr;
     table->pointers = static_cast<struct ArrowArray **>(std::calloc(count, sizeof(struct ArrowArray *)));
     table->children = static_cast<struct ArrowArray *>(std::calloc(count, sizeof(struct ArrowArray)));
-    size_t done = 0;
-    if (table->pointers && table->children)
-        while (done < count && (table->children[done].private_data = std::calloc(1, sizeof(Shared))))
-            done++;
-    if (done == count)
+    bool enough = table->pointers && table->children;
+    for (size_t i = 0; enough && i < count; i++) {
+        Shared *shared = static_cast<Shared *>(std::calloc(1, sizeof(Shared)));
+        table->children[i].private_data = shared;
+        enough = shared != nullptr;
+        try {
+            if (enough && columns[i].words)
+                share_dictionary(*columns[i].words, *shared);
+        } catch (const std::bad_alloc &) {
+            enough = false;
+        }
+    }
+    if (enough)
         return table;
-    while (done-- > 0)
-        std::free(table->children[done].private_data);
+    for (size_t i = 0; table->children && i < count; i++)
+        if (table->children[i].private_data)
+            release_column(&table->children[i]);
     free_table(table);
     return nullptr;
 }
@@ -169,6 +208,20 @@ void TableBase::find_room(size_t needed) {
     }
 }
 
+void TableBase::mark() {
+    rows_marked_ = rows;
+    for (size_t i = 0; i < count_; i++)
+        if (columns_[i].words)
+            columns_[i].words_marked = columns_[i].words->count();
+}
+
+void TableBase::truncate() {
+    rows = rows_marked_;
+    for (size_t i = 0; i < count_; i++)
+        if (columns_[i].words)
+            columns_[i].words->truncate(columns_[i].words_marked);
+}
+
 size_t TableBase::nbytes() const {
     size_t total = 0;
     if (row_capacity_ == 0)
@@ -177,6 +230,7 @@ size_t TableBase::nbytes() const {
         const Column &c = columns_[i];
         total += is_text(c.layout) ? (size_t)c.offsets[rows] + rows * sizeof(int32_t) : rows * width(c.layout);
         total += is_optional(c.layout) ? rows / 8 : 0;
+        total += c.words ? c.words->nbytes() : 0;
     }
     return total;
 }
@@ -184,7 +238,7 @@ size_t TableBase::nbytes() const {
 void TableBase::hand_over(struct ArrowArray *out) {
     if (row_capacity_ == 0)
         grow_rows();
-    SharedTable *table = allocate_table(count_);
+    SharedTable *table = allocate_table(columns_, count_);
     if (!table)
         throw std::bad_alloc();
     for (size_t i = 0; i < count_; i++) {
@@ -200,10 +254,13 @@ void TableBase::hand_over(struct ArrowArray *out) {
         array.n_buffers = text ? 3 : 2;
         array.buffers = shared->buffers;
         array.release = release_column;
+        array.dictionary = c.words ? &shared->dictionary : nullptr;
         table->pointers[i] = &array;
         /* The next batch is likely as large: no copies while it grows, no pages touched that it does not need. */
         if (text)
             c.first_capacity = enough_for((size_t)c.offsets[rows], rows);
+        if (c.words)
+            c.words->clear();
         c.offsets = nullptr;
         c.data = nullptr;
         c.valid = nullptr;
@@ -219,6 +276,7 @@ void TableBase::hand_over(struct ArrowArray *out) {
     out->private_data = table;
     first_rows_ = (rows + rows / 8 + 64) / 64 * 64;
     rows = row_capacity_ = room_ = 0;
+    mark();
 }
 
 } // namespace em

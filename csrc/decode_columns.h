@@ -1,7 +1,7 @@
 /*
  * Arrow columns that grow by row, and their hand-over by the Arrow C data interface without a copy.
  *
- * A text column's length is its last offset, so taking rows back is setting `rows`. Growth throws std::bad_alloc or
+ * A text column's length is its last offset, so taking rows back costs nothing. Growth throws std::bad_alloc or
  * TooLarge; nothing that was appended is lost by it.
  */
 #ifndef EVENTMILL_DECODE_COLUMNS_H
@@ -11,8 +11,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include <memory>
+
 #include "decode.h"
 #include "decode_walk.h"
+#include "decode_words.h"
 
 #pragma GCC visibility push(hidden) /* calls within the kernel need no indirection */
 namespace em {
@@ -22,14 +25,17 @@ constexpr size_t COPY_BYTES = 64; /* short texts are copied whole, unseen: sourc
 
 struct TooLarge {};
 
-enum class Layout : uint8_t { text, optional_text, id, int64, optional_int64, int32 };
+/* A word is a text of a dictionary column. */
+enum class Layout : uint8_t { text, optional_text, word, optional_word, id, int64, optional_int64, int32 };
 
 struct Column {
     Layout layout;
     int32_t *offsets = nullptr; /* text: rows + 1 */
     uint8_t *data = nullptr;
-    size_t capacity = 0;       /* bytes of data */
-    uint8_t *valid = nullptr;  /* bitmap of an optional column */
+    size_t capacity = 0;      /* bytes of data */
+    uint8_t *valid = nullptr; /* bitmap of an optional column */
+    std::unique_ptr<Words> words;
+    size_t words_marked = 0;
     size_t first_capacity = 0; /* for text: what the last hand-over needed */
 };
 
@@ -37,6 +43,10 @@ struct Column {
 class TableBase {
   public:
     size_t rows = 0;
+
+    /* Where truncate() goes back to. */
+    void mark();
+    void truncate();
 
     template <class T> T *values(size_t column) {
         return reinterpret_cast<T *>(columns_[column].data);
@@ -111,6 +121,15 @@ class TableBase {
             set_text(column, 0);
     }
 
+    /* A source as place() takes it; no data: null. */
+    void put_word(size_t column, Bytes source) {
+        values<int32_t>(column)[rows] = columns_[column].words->number_of(source);
+    }
+    void put_optional_word(size_t column, Bytes source) {
+        set_valid(column, rows, source.data != nullptr);
+        values<int32_t>(column)[rows] = source.data ? columns_[column].words->number_of(source) : 0;
+    }
+
     /* No data: null. */
     void put_optional(size_t column, Bytes source) {
         set_valid(column, rows, source.data != nullptr);
@@ -164,6 +183,7 @@ class TableBase {
     size_t row_capacity_ = 0;
     size_t first_rows_ = 64;
     size_t room_ = 0; /* bytes that every text column has left at least */
+    size_t rows_marked_ = 0;
 
     void grow_rows();
     void find_room(size_t needed);
@@ -172,9 +192,13 @@ class TableBase {
 
 template <size_t N> class Table : public TableBase {
   public:
-    explicit Table(const Layout (&layouts)[N]) : TableBase(columns_, N) {
-        for (size_t i = 0; i < N; i++)
+    /* `seed`: for the hashes of words. */
+    Table(const Layout (&layouts)[N], uint64_t seed) : TableBase(columns_, N) {
+        for (size_t i = 0; i < N; i++) {
             columns_[i].layout = layouts[i];
+            if (layouts[i] == Layout::word || layouts[i] == Layout::optional_word)
+                columns_[i].words.reset(new Words(seed));
+        }
     }
 
   private:

@@ -60,8 +60,8 @@ constexpr uint32_t HAS_UNMAPPED = 1, HAS_BATCH = 2; /* marks of a shape */
 constexpr Layout EVENT_LAYOUTS[EVENT_COLUMNS] = {
     Layout::id,
     Layout::optional_text,
-    Layout::text,
-    Layout::text,
+    Layout::word,
+    Layout::word,
     Layout::text,
     Layout::optional_text,
     Layout::optional_text,
@@ -69,11 +69,11 @@ constexpr Layout EVENT_LAYOUTS[EVENT_COLUMNS] = {
     Layout::optional_int64,
     Layout::optional_int64,
     Layout::int64,
-    Layout::optional_text,
-    Layout::optional_text,
-    Layout::optional_text,
-    Layout::optional_text,
-    Layout::optional_text,
+    Layout::optional_word,
+    Layout::optional_word,
+    Layout::optional_word,
+    Layout::optional_word,
+    Layout::optional_word,
     Layout::text,
     Layout::text,
     Layout::int32,
@@ -101,7 +101,7 @@ em_type type_of(Bytes text) {
 }
 
 EventDecoder::EventDecoder(const em_decode_limits &limits)
-    : events(EVENT_LAYOUTS), rejects(REJECT_LAYOUTS), limits_(limits) {}
+    : events(EVENT_LAYOUTS, limits.seed), rejects(REJECT_LAYOUTS, limits.seed), limits_(limits) {}
 
 void EventDecoder::start_body(size_t length) {
     /* The texts of an event come from different places of the body, and those of the envelope's context once more. */

@@ -83,8 +83,8 @@ bool EventDecoder::write_plain(const Plan &plan, const uint32_t *t, size_t bytes
     events.reserve(bytes);
     const Bytes type = type_name((em_type)plan.type);
     int32_t flags = write_id(id) | OWN_CONTEXT | (plan.sent ? 0 : EM_SENT_AT_MISSING);
-    events.place(EVENT, track ? name : type);
-    events.place(TYPE, type);
+    events.put_word(EVENT, track ? name : type);
+    events.put_word(TYPE, type);
     events.place(DEVICE_ID, device);
     events.place_optional(ANONYMOUS_ID, anonymous);
     events.place_optional(USER_ID, user);
@@ -93,7 +93,7 @@ bool EventDecoder::write_plain(const Plan &plan, const uint32_t *t, size_t bytes
     events.values<int64_t>(RECEIVED_AT)[events.rows] = received_at;
     static_assert(LOCALE - APP_VERSION == D_LOCALE - D_APP_VERSION, "columns and members are in the same order");
     for (size_t i = D_APP_VERSION; i <= D_LOCALE; i++)
-        events.place_optional(APP_VERSION + (i - D_APP_VERSION), text(P_DEVICE + i));
+        events.put_optional_word(APP_VERSION + (i - D_APP_VERSION), text(P_DEVICE + i));
     events.place(PROPERTIES, container(plan.properties, plan.properties_next));
     events.place(CONTEXT, container(plan.context, plan.context_next));
     events.values<int32_t>(FLAGS)[events.rows] = flags;

@@ -81,11 +81,8 @@ void EventDecoder::write_row(Surroundings &around, const Context *context) {
     const Bytes id = text_of(fields[F_MESSAGE_ID]);
     int32_t flags = id.data ? write_id(id) : derive_id(around.received_at);
     const Word &type = TYPE_NAMES[e.type];
-    if (e.type == EM_TYPE_TRACK)
-        events.put(EVENT, e.name);
-    else
-        events.put(EVENT, type.bytes());
-    events.put(TYPE, type.bytes());
+    events.put_word(EVENT, e.type == EM_TYPE_TRACK ? e.name : type.bytes());
+    events.put_word(TYPE, type.bytes());
     events.put(DEVICE_ID, e.device);
     events.put_optional(ANONYMOUS_ID, e.anonymous);
     events.put_optional(USER_ID, e.user);
@@ -101,7 +98,7 @@ void EventDecoder::write_row(Surroundings &around, const Context *context) {
                   {DEVICE_MODEL, D_MODEL},
                   {LOCALE, D_LOCALE}};
     for (const auto &pair : DEVICE)
-        events.put_optional(pair.column, context ? text_of(context->fields[pair.field]) : Bytes{nullptr, 0});
+        events.put_optional_word(pair.column, context ? text_of(context->fields[pair.field]) : Bytes{nullptr, 0});
 
     /* What has a meaning, but not for this event, is kept with the unknown. */
     if (e.type != EM_TYPE_TRACK && fields[F_EVENT].given())

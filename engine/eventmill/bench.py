@@ -81,7 +81,12 @@ class Costs:
 
 
 def measure(
-    events: int, batch_events: int = 100, runs: int = 5, *, seed: int = 1, progress: Callable[[int], None] = lambda _: None
+    events: int,
+    batch_events: int = 100,
+    runs: int = 5,
+    *,
+    seed: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Costs:
     """Run the stages ``runs`` times over ``events`` events each, and once before to warm up.
 

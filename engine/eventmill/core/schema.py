@@ -16,12 +16,14 @@ SCHEMA_VERSION: Final = 1
 
 TIME: Final = pa.timestamp("ms", tz="UTC")
 EVENT_ID: Final = pa.binary(16)
+#: Text of which there are few: names, versions, models, places.
+WORD: Final = pa.dictionary(pa.int32(), pa.string())
 
 _IDENTITY: Final = [
     pa.field("event_id", EVENT_ID, nullable=False),
     pa.field("message_id", pa.string()),
-    pa.field("event", pa.string(), nullable=False),
-    pa.field("type", pa.string(), nullable=False),
+    pa.field("event", WORD, nullable=False),
+    pa.field("type", WORD, nullable=False),
     pa.field("device_id", pa.string(), nullable=False),
     pa.field("anonymous_id", pa.string()),
     pa.field("user_id", pa.string()),
@@ -31,11 +33,11 @@ _IDENTITY: Final = [
     pa.field("received_at", TIME, nullable=False),
 ]
 _DEVICE: Final = [
-    pa.field("app_version", pa.string()),
-    pa.field("platform", pa.string()),
-    pa.field("os_version", pa.string()),
-    pa.field("device_model", pa.string()),
-    pa.field("locale", pa.string()),
+    pa.field("app_version", WORD),
+    pa.field("platform", WORD),
+    pa.field("os_version", WORD),
+    pa.field("device_model", WORD),
+    pa.field("locale", WORD),
 ]
 _PAYLOAD: Final = [
     pa.field("properties", pa.string(), nullable=False),
@@ -44,9 +46,9 @@ _PAYLOAD: Final = [
 ]
 _SESSION: Final = [pa.field("session_id", pa.int64(), nullable=False)]
 _DIMENSIONS: Final = [
-    pa.field("country", pa.string()),
-    pa.field("segment", pa.string()),
-    pa.field("tier", pa.string()),
+    pa.field("country", WORD),
+    pa.field("segment", WORD),
+    pa.field("tier", WORD),
 ]
 
 #: One decoded event as ingest puts it on the log. ``message_id`` is the client's id where it is not a

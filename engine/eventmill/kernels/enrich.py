@@ -85,9 +85,15 @@ class Enricher:
 
 
 def _as_events_have(dimensions: pa.RecordBatch) -> pa.RecordBatch:
-    fields = [EVENT.field(field.name) if field.name in DIMENSION_NAMES else field for field in dimensions.schema]
+    names = [field.name for field in dimensions.schema if field.name in DIMENSION_NAMES]
     try:
-        return dimensions.cast(pa.schema(fields))
+        for kind in (pa.string(), None):  # what is no string becomes one first
+            fields = [
+                field if field.name not in names else field.with_type(kind) if kind else EVENT.field(field.name)
+                for field in dimensions.schema
+            ]
+            dimensions = dimensions.cast(pa.schema(fields))
+        return dimensions
     except (pa.ArrowException, ValueError) as error:
         raise ValueError(f"the table's columns {', '.join(DIMENSION_NAMES)} must be strings: {error}") from error
 

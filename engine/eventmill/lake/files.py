@@ -27,7 +27,7 @@ from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
 from eventmill.core.errors import StoreError
-from eventmill.core.schema import EVENT
+from eventmill.core.schema import EVENT, WORD
 from eventmill.core.threads import name_thread
 from eventmill.kernels.partition import OVERFLOW
 from eventmill.lake.iceberg import BOUNDED, COLUMNS, DATE, Kind, LakeTable
@@ -46,9 +46,7 @@ _DICTIONARY: Final = [
     field.name for field in COLUMNS if field.type == pa.string() and field.name not in _OWN_DICTIONARY
 ] + [DATE, "flags"]
 #: Columns that take few values in a batch, as a rule.
-_FEW: Final = {
-    "event", "type", "app_version", "platform", "os_version", "device_model", "locale", "country", "segment", "tier",
-}  # fmt: skip
+_FEW: Final = frozenset(field.name for field in EVENT if field.type == WORD)
 
 Indices = npt.NDArray[np.int64]
 
@@ -178,11 +176,12 @@ def _codec(name: str) -> dict[str, Any]:
 
 
 def encoded(rows: pa.Table) -> pa.Table:
-    """The rows with their columns of few values as dictionaries: to gather numbers is cheaper than strings."""
+    """The rows with one dictionary for all chunks of a column of few values: to gather numbers is cheaper than strings."""
     columns = [
-        pc.dictionary_encode(rows.column(name)) if name in _FEW else rows.column(name) for name in rows.column_names
+        pc.dictionary_encode(column) if field.name in _FEW and not pa.types.is_dictionary(field.type) else column
+        for field, column in zip(rows.schema, rows.columns, strict=True)
     ]
-    return pa.Table.from_arrays(columns, rows.column_names)
+    return pa.Table.from_arrays(columns, rows.column_names).unify_dictionaries()
 
 
 def _columns(rows: pa.Table, date: int, group: str) -> pa.Table:
@@ -228,7 +227,7 @@ def read(path: str, columns: list[str] | None = None) -> pa.Table:
     """A data file under EVENT's schema, or some of its columns as they are stored. Raises ``StoreError``."""
     try:
         # As one file: a path alone would make Arrow look for partitions in the folders' names.
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, read_dictionary=None if columns is not None else list(_FEW)) as file:
             table = file.read(columns if columns is not None else EVENT.names)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"cannot read the lake's file {path}: {error}; restore it from a backup") from error

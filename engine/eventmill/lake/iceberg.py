@@ -25,7 +25,7 @@ from pyiceberg.types import DateType, FixedType, IntegerType, LongType, NestedFi
 from sqlalchemy.engine import URL
 
 from eventmill.core.errors import StateError, StoreError
-from eventmill.core.schema import EVENT
+from eventmill.core.schema import EVENT, TIME, WORD
 from eventmill.kernels.partition import OVERFLOW, Names
 from eventmill.lake import offsets
 from eventmill.lake.storage import ACTUAL, RECORDED, FolderIO, recorded_folder
@@ -36,8 +36,9 @@ GROUP: Final = "event_group"
 #: The table's property with the exact duplicates removed, per hour of ``received_at``: JSON {ms: rows}.
 REMOVED: Final = "eventmill.removed"
 _ATTEMPTS: Final = 100
-_MILLISECONDS: Final = pa.timestamp("ms", tz="UTC")
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
+#: What Iceberg has no type for.
+_STORED: Final = {TIME: _MICROSECONDS, WORD: pa.string()}
 #: Columns with minimum and maximum in files and manifests. The others' would cost more than the writing itself.
 BOUNDED: Final = (DATE, GROUP, "timestamp", "received_at")
 
@@ -58,7 +59,7 @@ _PROPERTIES: Final = {
 def arrow_schema() -> pa.Schema:
     """The table's columns as Arrow writes them to Parquet, each with its Iceberg field id."""
     fields = [pa.field(DATE, pa.date32(), nullable=False), pa.field(GROUP, pa.string(), nullable=False)]
-    fields += [field.with_type(_MICROSECONDS) if field.type == _MILLISECONDS else field for field in EVENT]
+    fields += [field.with_type(_STORED.get(field.type, field.type)) for field in EVENT]
     return pa.schema([field.with_metadata({"PARQUET:field_id": str(i)}) for i, field in enumerate(fields, 1)])
 
 

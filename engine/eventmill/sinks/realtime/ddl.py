@@ -13,15 +13,12 @@ from typing import Final
 import pyarrow as pa
 
 from eventmill.core.rollup import distinct_state, distinct_type
-from eventmill.core.schema import EVENT, EVENT_ID, TIME
+from eventmill.core.schema import EVENT, EVENT_ID, TIME, WORD
 
 DATABASE: Final = "eventmill"
 #: Blocks that a table remembers for its duplicate check. Every partition that an insert touches takes one.
 WINDOW: Final = 10_000
 
-_LOW_CARDINALITY: Final = frozenset(
-    ["event", "type", "app_version", "platform", "os_version", "device_model", "locale", "country", "segment", "tier"]
-)
 _JSON: Final = frozenset(["properties", "context"])
 _TIME_TYPE: Final = "DateTime64(3, 'UTC')"
 
@@ -98,13 +95,13 @@ def _column(field: pa.Field) -> str:
         return f"{field.name} FixedString(16) CODEC(NONE)"
     if field.type == TIME:
         kind, codec = _TIME_TYPE, " CODEC(Delta, LZ4)"
-    elif field.type == pa.string():
+    elif field.type in (pa.string(), WORD):
         kind, codec = "String", " CODEC(ZSTD(1))" if field.name in _JSON else ""
     else:
         kind, codec = {pa.int64(): "Int64", pa.int32(): "Int32"}[field.type], ""
     if field.nullable:
         kind = f"Nullable({kind})"
-    if field.name in _LOW_CARDINALITY:
+    if field.type == WORD:
         kind = f"LowCardinality({kind})"
     return f"{field.name} {kind}{codec}"
 
