@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
 import zstandard
@@ -13,6 +14,7 @@ _GZIP_WBITS: Final = 31
 _WINDOW_BYTES_MAX: Final = 8 << 20
 _BLOCKS_MAX: Final = 8_192
 _SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
+_of_thread = threading.local()
 
 
 class InflateError(ValueError):
@@ -75,8 +77,13 @@ def _unzstd(body: bytes, cap: int) -> bytes:
             )
         if _frame_bytes(body, parameters.has_checksum) != len(body):
             raise InflateError(400, "the zstd body is truncated, or something follows its frame; send one frame")
+        if parameters.content_size > cap and parameters.content_size != zstandard.CONTENTSIZE_UNKNOWN:
+            raise _too_large(cap)
+        decompressor = _decompressor()
+        if parameters.content_size != zstandard.CONTENTSIZE_UNKNOWN:
+            return decompressor.decompress(body)
         parts, total = [], 0
-        with zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES_MAX).stream_reader(body) as reader:
+        with decompressor.stream_reader(body) as reader:
             while part := reader.read(_STEP):
                 total += len(part)
                 if total > cap:
@@ -85,6 +92,14 @@ def _unzstd(body: bytes, cap: int) -> bytes:
     except zstandard.ZstdError as error:
         raise InflateError(400, f"the body is not zstd as Content-Encoding says: {error}") from error
     return b"".join(parts)
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """This thread's; to make one takes as long as to inflate 16 KiB."""
+    found: zstandard.ZstdDecompressor | None = getattr(_of_thread, "zstd", None)
+    if found is None:
+        found = _of_thread.zstd = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES_MAX)
+    return found
 
 
 def _frame_bytes(body: bytes, checksum: bool) -> int:
