@@ -103,7 +103,7 @@ def run_pyarrow(lines: bytes) -> pa.Table:
 
 def run_polars(lines: bytes) -> pa.Table:
     """Polars, told the schema."""
-    texts = {name: pl.String for name in COLUMNS[:-1]}
+    texts = dict.fromkeys(COLUMNS[:-1], pl.String)
     properties = pl.Struct({"sku": pl.String, "price": pl.Float64, "n": pl.Int64})
     return pl.read_ndjson(io.BytesIO(lines), schema={**texts, "properties": properties}).to_arrow()
 
@@ -196,7 +196,9 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
     events, rows, runs = (300, 100, 1) if smoke else (200_000, 10_000, 7)
     return {
         "question": "request bodies to Arrow columns, CPU time of all threads",
-        "machine": machine.describe("chdb", "duckdb", "fastsimdjson", "isal", "orjson", "polars", "pyarrow", "zstandard"),
+        "machine": machine.describe(
+            "chdb", "duckdb", "fastsimdjson", "isal", "orjson", "polars", "pyarrow", "zstandard"
+        ),
         "by_batch": {str(batch): measure(events, batch, rows, runs, seed=1) for batch in (10, 100)},
     }
 

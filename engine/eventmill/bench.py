@@ -85,19 +85,20 @@ def measure(
     batch_events: int = 100,
     runs: int = 5,
     *,
-    seed: int = 1,
+    bodies_of: Callable[[int], list[bytes]] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Costs:
     """Run the stages ``runs`` times over ``events`` events each, and once before to warm up.
 
-    ``batch_events``: events a request. ``progress`` is told the events done after each run.
+    ``batch_events``: events a request. ``bodies_of`` gives other traffic than the generator's for each run, of so many events.
+    ``progress`` is told the events done after each run.
     """
+    bodies_of = bodies_of or (lambda run: _bodies(events, batch_events, run))
     with tempfile.TemporaryDirectory(prefix="eventmill-bench-") as folder:
         stages = build_stages(_config(Path(folder)))
         taken: list[dict[str, float]] = []
         for number in range(runs + 1):
-            bodies = _bodies(events, batch_events, seed, number)
-            run = _Run(stages, bodies, _START_MS + (number + 1) * _SPAN_MS)
+            run = _Run(stages, bodies_of(number), _START_MS + (number + 1) * _SPAN_MS)
             if number:
                 taken.append(run.costs())
             progress(events)
@@ -128,8 +129,8 @@ def _config(folder: Path) -> Config:
     return load(None, overrides={"process.dimensions_file": str(folder / "users.parquet")})
 
 
-def _bodies(events: int, batch_events: int, seed: int, run: int) -> list[bytes]:
-    spec = Spec(events, seed + run, _START_MS + run * _SPAN_MS, _SPAN_MS, batch_size=batch_events)
+def _bodies(events: int, batch_events: int, run: int) -> list[bytes]:
+    spec = Spec(events, run, _START_MS + run * _SPAN_MS, _SPAN_MS, batch_size=batch_events)
     return [body for block in stream(spec) for body in block.bodies]
 
 
