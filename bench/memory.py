@@ -11,17 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib as mpl
 import numpy as np
 import uvloop
 
 from bench import machine
+from bench.report import picture
 from bench.sampling import Sampler
 from bench.serving import generate, serving
 from eventmill.generate.client import Sender, Target
 from eventmill.generate.files import Bodies
 
-PLOT: Final = Path(__file__).parent.parent / "docs" / "images" / "memory.svg"
 RATE: Final = 40_000
 
 
@@ -87,16 +86,8 @@ def render(figures: dict[str, Any]) -> str:
 
 def plot(figures: dict[str, Any]) -> None:
     """Draw the curve."""
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "eventmill"
-    from matplotlib import pyplot
-
-    drawn, axes = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
     minutes = np.array(figures["seconds"]) / 60
-    axes.stackplot(minutes, figures["resident_mib"].values(), labels=list(figures["resident_mib"]), alpha=0.8)
-    axes.set(xlabel="minutes", ylabel="resident MiB", xlim=(0, minutes[-1]), ylim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False)
-    PLOT.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(PLOT, metadata={"Date": None})
-    pyplot.close(drawn)
+    with picture("memory") as axes:
+        axes.stackplot(minutes, figures["resident_mib"].values(), labels=list(figures["resident_mib"]), alpha=0.8)
+        axes.set(xlabel="minutes", ylabel="resident MiB", xlim=(0, minutes[-1]), ylim=(0, None))
+        axes.legend(loc="lower right", frameon=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import machine
 from bench.decode import make_events, to_bodies
+from bench.report import picture
 from eventmill.bench import Costs, measure
 from eventmill.serve.tuning import tune
 
@@ -57,4 +58,18 @@ def render(figures: dict[str, Any]) -> str:
     lines.append(row("**body to frame**", [costs["framed"] for costs in traffic.values()], rate=True))
     sizes = [f"{costs['bytes_per_event']:.0f} → {costs['frame_bytes_per_event']:.0f}" for costs in traffic.values()]
     lines.append(f"| bytes of JSON → of frame | {' | '.join(sizes)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "\n![Events a second in each stage](images/stages.svg)"])
+
+
+def plot(figures: dict[str, Any]) -> None:
+    """Events a second and core, by stage."""
+    with picture("stages") as axes:
+        for number, (traffic, costs) in enumerate(figures["traffic"].items()):
+            stages = {name: cost["median"] for name, cost in costs["stages"].items() if cost["median"] >= 1}
+            stages |= {"body to session": costs["chain"]["median"], "body to frame": costs["framed"]["median"]}
+            places = [place + number / 5 for place in range(len(stages))]
+            axes.barh(places, [1000 / ns for ns in stages.values()], height=0.18, label=traffic)
+        axes.set(xlabel="million events a second and core", xscale="log")
+        axes.set_yticks([place + 0.3 for place in range(len(stages))], list(stages))
+        axes.invert_yaxis()
+        axes.legend(frameon=False, fontsize="small")
