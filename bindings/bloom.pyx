@@ -114,10 +114,10 @@ cdef class EventBloom:
             raise ValueError("window or slots out of range")
         if not 1 <= bloom.late.slices <= EM_BLOOM_SLICES_MAX or bloom.late.slice_ms < 1 or bloom.slice_ms < 1:
             raise ValueError("late_slices, late_slice_ms or slice_ms out of range")
-        if not 1 <= bloom.blocks <= 0xFFFFFFFF or not 1 <= bloom.late.blocks <= 0xFFFFFFFF:
+        if bloom.blocks < 1 or not 1 <= bloom.late.blocks <= 0xFFFFFFFF:
             raise ValueError("blocks or late_blocks out of range")
         cdef size_t late_bytes = bloom.late.blocks * EM_BLOOM_CELLS
-        cdef size_t word_bytes = bloom.slots * bloom.blocks * EM_EVENT_BLOOM_WORDS * 8
+        cdef size_t word_bytes = <size_t>bloom.slots * bloom.blocks * EM_EVENT_BLOOM_WORDS * 8
         if <size_t>memory.shape[0] != late_bytes + word_bytes + bloom.slots * bloom.list_max * 8:
             raise ValueError("memory does not fit the shape")
         if ids.shape[0] != bloom.slots or waiting.shape[0] != bloom.slots or <size_t>&memory[0] % 64:

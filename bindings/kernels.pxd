@@ -57,9 +57,9 @@ cdef extern from "event_bloom.h" nogil:
         uint64_t *ids
         uint64_t *waiting
         em_bloom late
-        uint64_t blocks
         uint64_t list_max
         int64_t slice_ms
+        uint32_t blocks
         uint32_t window
         uint32_t lateness
         uint32_t slots

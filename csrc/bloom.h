@@ -63,9 +63,9 @@ void em_bloom_contains(const em_bloom *bloom, const uint8_t *ids, size_t n, uint
 void em_bloom_hash(const uint8_t *ids, size_t n, uint64_t key0, uint64_t key1, uint64_t *hashes);
 
 /*
- * The same in steps, for hashes under `key`. em_bloom_advance turns the window to the slice of `at_ms`, if that is a later
- * one, and clears as much of the next slice as its share of the current one has passed; before the first call of it,
- * em_bloom_put must not be called.
+ * The same in steps, for hashes under `key`. em_bloom_advance turns the window to the slice of `at_ms`, if that is a
+ * later one, and clears as much of the next slice as its share of the current one has passed; before the first call of
+ * it, em_bloom_put must not be called.
  */
 void em_bloom_advance(em_bloom *bloom, int64_t at_ms);
 

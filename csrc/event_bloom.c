@@ -1,27 +1,31 @@
 #include "event_bloom.h"
 
+#include "siphash.h"
+
 #include <string.h>
 
 /* Ids handled at once (some KB of stack), and lines fetched ahead of their use (enough to cover a memory access). */
-enum { CHUNK = 1024, AHEAD = 24, WORDS = EM_EVENT_BLOOM_WORDS, EARLY = EM_EVENT_BLOOM_EARLY };
+enum { CHUNK = 1024, AHEAD = 24, WORDS = EM_EVENT_BLOOM_WORDS, BLOCK_BYTES = 8 * WORDS, EARLY = EM_EVENT_BLOOM_EARLY };
 
-typedef enum { ON_TIME, LATE, ASKS_BOTH, IS_AHEAD, NO_SLICE } place_kind;
+/* The number of an id that belongs to no slice. */
+#define NO_NUMBER UINT32_MAX
 
-/* What a run of ids, all of them within one slice of `latest`, is looked up in; `lines` has null for all but ON_TIME. */
+/* A run of ids, all of them within one slice of `latest`. */
 typedef struct {
     uint64_t hashes[CHUNK];
-    uint64_t *lines[CHUNK];
+    uint64_t *lines[CHUNK];  /* the block to look into */
+    uint32_t numbers[CHUNK]; /* of slices from the oldest one alive to the id's */
     uint32_t slots[CHUNK];
-    uint8_t kinds[CHUNK];
+    uint8_t plain[CHUNK]; /* on time, with nothing to be asked but its slice */
 } run;
 
-/* Own times as slots, as long as the current slice lasts. */
+/* How own times are slots as long as the current slice lasts. */
 typedef struct {
-    int64_t begins;  /* of the oldest slice alive */
-    uint64_t span;   /* ms from there to the last list's end */
-    double per_ms;   /* slices a ms */
-    uint32_t oldest; /* the slot of the oldest slice */
-    uint32_t on_time, ahead; /* the first such slice, counted from the oldest */
+    int64_t begins;          /* of the oldest slice alive */
+    uint64_t span;           /* ms from there to the last list's end */
+    double per_ms;           /* slices a ms */
+    uint32_t oldest, slots;  /* the slot of the oldest slice; all of them */
+    uint32_t on_time, ahead; /* the first such number */
     bool short_list;         /* some open slice's list was too short */
 } calendar;
 
@@ -34,111 +38,117 @@ static uint32_t slot_of(const em_event_bloom *bloom, int64_t slice) {
     return (uint32_t)(rest < 0 ? rest + bloom->slots : rest);
 }
 
-static uint64_t *slice_words(const em_event_bloom *bloom, uint32_t slot) {
-    return bloom->words + (uint64_t)slot * bloom->blocks * WORDS;
-}
-
 /* The upper half of the hash picks the block, the lower half a bit in each word. */
-static inline uint64_t *line_of(const em_event_bloom *bloom, uint32_t slot, uint64_t hash) {
-    return bloom->words + ((uint64_t)slot * bloom->blocks + ((hash >> 32) * bloom->blocks >> 32)) * WORDS;
+static inline uint64_t *line_of(uint64_t *words, uint32_t blocks, uint32_t slot, uint64_t hash) {
+    return words + ((uint64_t)slot * blocks + ((hash >> 32) * blocks >> 32)) * WORDS;
 }
 
 /*
- * Eight odd multipliers, so that the upper bits of the products are eight hash functions of 32 bits (Dietzfelbinger et al.:
- * "A Reliable Randomized Algorithm for the Closest-Pair Problem", 1997): the fractional parts of the square roots of the
- * first eight primes, made odd.
+ * Eight odd multipliers, so that the upper bits of the products are eight hash functions of 32 bits (Dietzfelbinger et
+ * al.: "A Reliable Randomized Algorithm for the Closest-Pair Problem", 1997): the fractional parts of the square roots
+ * of the first eight primes, made odd.
  */
-#define MULTIPLIERS                                                                                                    \
-    { 0x6a09e667, 0xbb67ae85, 0x3c6ef373, 0xa54ff53b, 0x510e527f, 0x9b05688d, 0x1f83d9ab, 0x5be0cd19 }
+static const uint32_t MULTIPLIERS[WORDS] = {0x6a09e667, 0xbb67ae85, 0x3c6ef373, 0xa54ff53b,
+                                            0x510e527f, 0x9b05688d, 0x1f83d9ab, 0x5be0cd19};
 
-/* A block's words at once; the compiler makes vector instructions of it for each variant's target. */
+static inline uint64_t bit_of(uint64_t hash, unsigned word) {
+    return 1ULL << ((uint32_t)hash * MULTIPLIERS[word] >> 26);
+}
+
+static inline bool holds(const uint64_t *line, uint64_t hash) {
+    uint64_t missing = 0;
+    for (unsigned word = 0; word < WORDS; word++)
+        missing |= bit_of(hash, word) & ~line[word];
+    return missing == 0;
+}
+
+/* True when the id was not there. */
+static inline bool put(uint64_t *line, uint64_t hash) {
+    uint64_t missing = 0;
+    for (unsigned word = 0; word < WORDS; word++) {
+        uint64_t bit = bit_of(hash, word);
+        missing |= bit & ~line[word];
+        line[word] |= bit;
+    }
+    return missing != 0;
+}
+
+/* All of a block's words at once, where the processor can shift each lane by another number. */
 typedef uint32_t eight32 __attribute__((vector_size(4 * WORDS)));
 typedef uint64_t eight64 __attribute__((vector_size(8 * WORDS), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* The id's bits; an out parameter, since a function must not return vectors that its target may lack. */
-INLINE void bits_of(uint64_t hash, eight64 *bits) {
-    const eight32 products = (eight32)MULTIPLIERS * (uint32_t)hash;
-    *bits = (eight64){1, 1, 1, 1, 1, 1, 1, 1} << __builtin_convertvector(products >> 26, eight64);
-}
-
-INLINE bool any_of(const eight64 *words) {
+INLINE bool put_lanes(uint64_t *line, uint64_t hash) {
+    eight32 products;
+    memcpy(&products, MULTIPLIERS, sizeof products);
+    products *= (uint32_t)hash;
+    const eight64 ones = {1, 1, 1, 1, 1, 1, 1, 1}, bits = ones << __builtin_convertvector(products >> 26, eight64);
+    const eight64 missing = bits & ~*(eight64 *)line;
+    *(eight64 *)line |= bits;
     uint64_t any = 0;
-    for (int word = 0; word < WORDS; word++)
-        any |= (*words)[word];
+    for (unsigned word = 0; word < WORDS; word++)
+        any |= missing[word];
     return any != 0;
 }
 
-INLINE bool holds(const uint64_t *line, uint64_t hash) {
-    eight64 bits;
-    bits_of(hash, &bits);
-    bits &= ~*(const eight64 *)line;
-    return !any_of(&bits);
-}
-
-/* True when the id was not there. */
-INLINE bool put(uint64_t *line, uint64_t hash) {
-    eight64 bits, missing, *words = (eight64 *)line;
-    bits_of(hash, &bits);
-    missing = bits & ~*words;
-    *words |= bits;
-    return any_of(&missing);
-}
-
 static bool put_counted(em_event_bloom *bloom, uint32_t slot, uint64_t hash) {
-    bool fresh = put(line_of(bloom, slot, hash), hash);
+    bool fresh = put(line_of(bloom->words, bloom->blocks, slot, hash), hash);
     bloom->ids[slot] += fresh;
     return fresh;
 }
 
-/* Ids that are not simply on time. */
-static bool observe_aside(em_event_bloom *bloom, const run *run, size_t i) {
+/* Ids that are not plain. */
+static bool observe_aside(em_event_bloom *bloom, const calendar *now, const run *run, size_t i) {
     const uint64_t hash = run->hashes[i];
-    const uint32_t slot = run->slots[i];
-    if (run->kinds[i] == ASKS_BOTH)
+    const uint32_t number = run->numbers[i], slot = run->slots[i];
+    if (number == NO_NUMBER)
+        return em_bloom_put(&bloom->late, hash);
+    if (number < now->on_time)
+        return em_bloom_put(&bloom->late, hash) & !holds(run->lines[i], hash);
+    if (number < now->ahead)
         return put_counted(bloom, slot, hash) & !em_bloom_holds(&bloom->late, hash);
-    if (run->kinds[i] == LATE)
-        return em_bloom_put(&bloom->late, hash) & !holds(line_of(bloom, slot, hash), hash);
     /* Into the list also when `late` holds it: that may be an error, and then nothing else would remember the id. */
-    if (run->kinds[i] == IS_AHEAD && bloom->waiting[slot]++ < bloom->list_max)
+    if (bloom->waiting[slot]++ < bloom->list_max)
         bloom->lists[slot * bloom->list_max + bloom->waiting[slot] - 1] = hash;
     return em_bloom_put(&bloom->late, hash);
 }
 
-INLINE void observe_run(em_event_bloom *bloom, const run *run, size_t begin, size_t end, uint8_t *fresh) {
-    for (size_t i = begin; i < end && i < begin + AHEAD; i++)
+INLINE void observe_run(em_event_bloom *bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh,
+                        bool put_plain(uint64_t *, uint64_t)) {
+    for (size_t i = 0; i < n && i < AHEAD; i++)
         __builtin_prefetch(run->lines[i], 1, 3);
-    for (size_t i = begin; i < end; i++) {
-        if (i + AHEAD < end)
+    for (size_t i = 0; i < n; i++) {
+        if (i + AHEAD < n)
             __builtin_prefetch(run->lines[i + AHEAD], 1, 3);
-        if (__builtin_expect(run->lines[i] != NULL, 1)) {
-            fresh[i] = put(run->lines[i], run->hashes[i]);
+        if (__builtin_expect(run->plain[i], 1)) {
+            fresh[i] = put_plain(run->lines[i], run->hashes[i]);
             bloom->ids[run->slots[i]] += fresh[i];
         } else {
-            fresh[i] = observe_aside(bloom, run, i);
+            fresh[i] = observe_aside(bloom, now, run, i);
         }
     }
 }
 
-typedef void observer(em_event_bloom *bloom, const run *run, size_t begin, size_t end, uint8_t *fresh);
+typedef void observer(em_event_bloom *bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh);
 
-static void observe_portable(em_event_bloom *bloom, const run *run, size_t begin, size_t end, uint8_t *fresh) {
-    observe_run(bloom, run, begin, end, fresh);
+static void observe_portable(em_event_bloom *bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh) {
+    observe_run(bloom, now, run, n, fresh, put);
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
-__attribute__((target("avx512f"))) static void observe_avx512(em_event_bloom *bloom, const run *run, size_t begin,
-                                                              size_t end, uint8_t *fresh) {
-    observe_run(bloom, run, begin, end, fresh);
+#define FOR(target_name) __attribute__((target(target_name)))
+#define RUNS(target_name) (__builtin_cpu_supports(target_name) != 0)
+
+FOR("avx512f")
+static void observe_avx512(em_event_bloom *bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh) {
+    observe_run(bloom, now, run, n, fresh, put_lanes);
 }
 
-__attribute__((target("avx2"))) static void observe_avx2(em_event_bloom *bloom, const run *run, size_t begin, size_t end,
-                                                         uint8_t *fresh) {
-    observe_run(bloom, run, begin, end, fresh);
+FOR("avx2")
+static void observe_avx2(em_event_bloom *bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh) {
+    observe_run(bloom, now, run, n, fresh, put_lanes);
 }
-
-#define RUNS(feature) (__builtin_cpu_supports(feature) != 0)
 #endif
 
 typedef struct {
@@ -171,6 +181,7 @@ static calendar calendar_of(const em_event_bloom *bloom) {
         .begins = oldest * bloom->slice_ms,
         .per_ms = 1.0 / (double)bloom->slice_ms,
         .oldest = slot_of(bloom, oldest),
+        .slots = bloom->slots,
         .on_time = bloom->window,
         .ahead = bloom->window + bloom->lateness + EARLY + 1,
     };
@@ -180,44 +191,76 @@ static calendar calendar_of(const em_event_bloom *bloom) {
     return now;
 }
 
-/* Finds row i's place. */
-static inline void place(const em_event_bloom *bloom, const calendar *now, int64_t own, size_t i, run *run) {
-    const uint64_t since = (uint64_t)own - (uint64_t)now->begins, hash = run->hashes[i];
-    run->lines[i] = NULL;
-    run->kinds[i] = NO_SLICE;
-    if (since < now->span) {
-        /* Exact below 2^49: (since + 1/2) / slice_ms is further from a whole number than its rounding reaches. */
-        const uint32_t number = (uint32_t)(int64_t)(((double)(int64_t)since + 0.5) * now->per_ms);
-        uint32_t slot = now->oldest + number;
-        while (slot >= bloom->slots)
-            slot -= bloom->slots;
-        uint64_t *line = line_of(bloom, slot, hash);
+/*
+ * The number of whole slices in `ms` < 2^49, by instructions that every vector unit has: the lower bits of 2^52 + x are
+ * x, and those of 2^52 + 2^51 + x are x rounded. (ms + 1/2) / slice_ms - 1/2 is never half-way between two whole
+ * numbers, and further from there than the arithmetic errs.
+ */
+static inline uint32_t slices_in(uint64_t ms, double per_ms) {
+    const double shift = 0x1p52, rounding = 0x1.8p52;
+    uint64_t pattern;
+    double value;
+    memcpy(&pattern, &shift, sizeof pattern);
+    pattern |= ms;
+    memcpy(&value, &pattern, sizeof value);
+    value = (value - shift + 0.5) * per_ms - 0.5 + rounding;
+    memcpy(&pattern, &value, sizeof pattern);
+    return (uint32_t)pattern;
+}
+
+/* Finds the places of `n` ids; gives how many of them are not plain, if none of the open slices had too short a list.
+ */
+EM_VARIANTS
+static size_t place_all(uint64_t *words, uint32_t blocks, calendar now, const int64_t *own_ms, size_t n, run *run) {
+    uint32_t aside = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t since = (uint64_t)own_ms[i] - (uint64_t)now.begins;
+        /* All ones where the slice has a number: what is written without a choice becomes vector instructions. */
+        const uint64_t known = -(uint64_t)(since < now.span);
+        const uint32_t number = slices_in(since & known, now.per_ms) | ~(uint32_t)known;
+        uint32_t slot = now.oldest + (number & (uint32_t)known);
+        slot -= now.slots & -(uint32_t)(slot >= now.slots);
+        slot -= now.slots & -(uint32_t)(slot >= now.slots);
+        const uint8_t plain = number - now.on_time < now.ahead - now.on_time;
+        run->numbers[i] = number;
         run->slots[i] = slot;
-        if (__builtin_expect(number - now->on_time < now->ahead - now->on_time, 1)) {
-            run->kinds[i] = ON_TIME;
-            if (__builtin_expect(!now->short_list || bloom->waiting[slot] <= bloom->list_max, 1)) {
-                run->lines[i] = line;
-                return;
-            }
-            run->kinds[i] = ASKS_BOTH;
-        } else {
-            run->kinds[i] = number < now->on_time ? LATE : IS_AHEAD;
-        }
-        __builtin_prefetch(line, 1, 3);
+        run->lines[i] = line_of(words, blocks, slot, run->hashes[i]);
+        run->plain[i] = plain;
+        aside += 1U - plain;
     }
-    em_bloom_prefetch(&bloom->late, hash);
+    return aside;
+}
+
+/* Gives the time that all ids have in common where the caller named but one. */
+static const int64_t *times_at(const int64_t *times, size_t stride, size_t begin, size_t count, int64_t same[CHUNK]) {
+    if (stride)
+        return times + begin;
+    for (size_t i = 0; i < count; i++)
+        same[i] = *times;
+    return same;
+}
+
+static void place(const em_event_bloom *bloom, const calendar *now, const int64_t *own_ms, size_t n, run *run) {
+    if (!place_all(bloom->words, bloom->blocks, *now, own_ms, n, run) && !now->short_list)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (run->plain[i] && now->short_list && bloom->waiting[run->slots[i]] > bloom->list_max)
+            run->plain[i] = false;
+        if (!run->plain[i])
+            em_bloom_prefetch(&bloom->late, run->hashes[i]);
+    }
 }
 
 static void clear_slice(em_event_bloom *bloom, uint32_t slot, uint64_t begin, uint64_t end) {
     if (bloom->ids[slot])
-        memset(slice_words(bloom, slot) + begin * WORDS, 0, (end - begin) * WORDS * sizeof(uint64_t));
+        memset(bloom->words + (slot * (uint64_t)bloom->blocks + begin) * WORDS, 0, (end - begin) * BLOCK_BYTES);
 }
 
 void em_event_bloom_sweep(em_event_bloom *bloom) {
     if (bloom->slice == EM_BLOOM_NO_SLICE)
         return;
     double elapsed = (double)(bloom->latest - bloom->slice * bloom->slice_ms) / (double)bloom->slice_ms;
-    uint64_t due = (uint64_t)(elapsed * (double)bloom->blocks);
+    uint64_t due = (uint64_t)(elapsed * bloom->blocks);
     if (due > bloom->swept)
         clear_slice(bloom, slot_of(bloom, bloom->slice + EARLY + 1), bloom->swept, due);
     bloom->swept = due;
@@ -229,7 +272,7 @@ static void open_slice(em_event_bloom *bloom, uint32_t slot) {
     uint64_t count = bloom->waiting[slot] < bloom->list_max ? bloom->waiting[slot] : bloom->list_max;
     for (uint64_t i = 0; i < count; i++) {
         if (i + AHEAD < count)
-            __builtin_prefetch(line_of(bloom, slot, list[i + AHEAD]), 1, 3);
+            __builtin_prefetch(line_of(bloom->words, bloom->blocks, slot, list[i + AHEAD]), 1, 3);
         put_counted(bloom, slot, list[i]);
     }
 }
@@ -253,54 +296,57 @@ static void turn_to(em_event_bloom *bloom, int64_t slice) {
     em_bloom_advance(&bloom->late, slice * bloom->slice_ms);
 }
 
+/* Takes the ids up to the next turn into account for `latest`; gives how many those are. */
+static size_t arrive(em_event_bloom *bloom, const int64_t *at_ms, size_t n) {
+    const int64_t turn_at = (bloom->slice + 1) * bloom->slice_ms;
+    size_t count = 0;
+    for (int64_t latest = bloom->latest; count < n && at_ms[count] < turn_at; count++) {
+        latest = at_ms[count] > latest ? at_ms[count] : latest;
+        bloom->latest = latest;
+    }
+    return count;
+}
+
 void em_event_bloom_observe(em_event_bloom *bloom, const uint8_t *ids, const int64_t *at_ms, size_t at_stride,
                             const int64_t *own_ms, size_t own_stride, size_t n, uint8_t *fresh) {
     observer *const observe = select_variant(bloom->variant).observe;
+    int64_t same_at[CHUNK], same_own[CHUNK];
     run run;
-    for (size_t begin = 0; begin < n; begin += CHUNK) {
-        const size_t count = n - begin < CHUNK ? n - begin : CHUNK;
-        em_bloom_hash(ids + begin * EM_BLOOM_ID_BYTES, count, bloom->late.key[0], bloom->late.key[1], run.hashes);
-        for (size_t i = 0, done = 0; i < count; done = i) {
-            int64_t at = at_ms[(begin + i) * at_stride];
-            if (bloom->slice == EM_BLOOM_NO_SLICE || at >= (bloom->slice + 1) * bloom->slice_ms) {
-                turn_to(bloom, floor_divide(at, bloom->slice_ms));
-                bloom->latest = at;
-            }
-            const calendar now = calendar_of(bloom);
-            const int64_t turn_at = (bloom->slice + 1) * bloom->slice_ms;
-            for (; i < count && (at = at_ms[(begin + i) * at_stride]) < turn_at; i++) {
-                bloom->latest = at > bloom->latest ? at : bloom->latest;
-                place(bloom, &now, own_ms[(begin + i) * own_stride], i, &run);
-            }
-            observe(bloom, &run, done, i, fresh + begin);
-            em_event_bloom_sweep(bloom);
+    for (size_t done = 0, count; done < n; done += count) {
+        const int64_t *at = times_at(at_ms, at_stride, done, n - done < CHUNK ? n - done : CHUNK, same_at);
+        count = n - done < CHUNK ? n - done : CHUNK;
+        if (bloom->slice == EM_BLOOM_NO_SLICE || *at >= (bloom->slice + 1) * bloom->slice_ms) {
+            turn_to(bloom, floor_divide(*at, bloom->slice_ms));
+            bloom->latest = *at;
         }
+        count = arrive(bloom, at, count);
+        const calendar now = calendar_of(bloom);
+        em_bloom_hash(ids + done * EM_BLOOM_ID_BYTES, count, bloom->late.key[0], bloom->late.key[1], run.hashes);
+        place(bloom, &now, times_at(own_ms, own_stride, done, count, same_own), count, &run);
+        observe(bloom, &now, &run, count, fresh + done);
+        em_event_bloom_sweep(bloom);
     }
 }
 
 void em_event_bloom_contains(const em_event_bloom *bloom, const uint8_t *ids, const int64_t *own_ms, size_t own_stride,
                              size_t n, uint8_t *seen) {
+    int64_t same_own[CHUNK];
     run run;
-    if (bloom->slice == EM_BLOOM_NO_SLICE) {
-        memset(seen, 0, n);
+    memset(seen, 0, n);
+    if (bloom->slice == EM_BLOOM_NO_SLICE)
         return;
-    }
     const calendar now = calendar_of(bloom);
-    for (size_t begin = 0; begin < n; begin += CHUNK) {
-        const size_t count = n - begin < CHUNK ? n - begin : CHUNK;
-        em_bloom_hash(ids + begin * EM_BLOOM_ID_BYTES, count, bloom->late.key[0], bloom->late.key[1], run.hashes);
-        for (size_t i = 0; i < count; i++)
-            place(bloom, &now, own_ms[(begin + i) * own_stride], i, &run);
+    for (size_t done = 0, count; done < n; done += count) {
+        count = n - done < CHUNK ? n - done : CHUNK;
+        em_bloom_hash(ids + done * EM_BLOOM_ID_BYTES, count, bloom->late.key[0], bloom->late.key[1], run.hashes);
+        place(bloom, &now, times_at(own_ms, own_stride, done, count, same_own), count, &run);
         for (size_t i = 0; i < count; i++) {
             if (i + AHEAD < count)
                 __builtin_prefetch(run.lines[i + AHEAD], 0, 3);
-            if (run.lines[i] != NULL)
-                seen[begin + i] = holds(run.lines[i], run.hashes[i]);
-            else
-                seen[begin + i] =
-                    em_bloom_holds(&bloom->late, run.hashes[i]) ||
-                    ((run.kinds[i] == LATE || run.kinds[i] == ASKS_BOTH) &&
-                     holds(line_of(bloom, run.slots[i], run.hashes[i]), run.hashes[i]));
+            if (run.numbers[i] < now.ahead)
+                seen[done + i] = holds(run.lines[i], run.hashes[i]);
+            if (!run.plain[i])
+                seen[done + i] |= em_bloom_holds(&bloom->late, run.hashes[i]);
         }
     }
 }

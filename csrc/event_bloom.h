@@ -42,9 +42,9 @@ typedef struct {
     uint64_t *ids;     /* [slots]: ids in the slice, probable repeats counted once; zeroed at first */
     uint64_t *waiting; /* [slots]: ids that came ahead, repeats included; list_max of them are in the list */
     em_bloom late;     /* over `window` slices at least; its `key` is that of all hashes */
-    uint64_t blocks;   /* in a slice, 1 to 2^32 - 1 */
     uint64_t list_max;
     int64_t slice_ms;
+    uint32_t blocks;   /* in a slice, at least 1 */
     uint32_t window;   /* in slices, at least 1; (slots + window) * slice_ms must be below 2^49 */
     uint32_t lateness; /* in slices */
     uint32_t slots;    /* window + lateness + EM_EVENT_BLOOM_EARLY + EM_EVENT_BLOOM_SPARE */
@@ -54,7 +54,8 @@ typedef struct {
     uint64_t swept;    /* blocks of the next slot that are clear; em_event_bloom_sweep sets it */
 } em_event_bloom;
 
-/* The name of the code's variant `number` among those that this processor runs, the fastest first; NULL: there is none. */
+/* The name of the code's variant `number` among those that this processor runs, the fastest first; NULL: there is none.
+ */
 const char *em_event_bloom_variant(uint32_t number);
 
 /*

@@ -85,7 +85,9 @@ def columns(rows):
 
 
 @settings(max_examples=400, deadline=None)
-@given(steps, st.lists(st.integers(1, 40), max_size=6), st.integers(-5_000, 5_000), st.sampled_from([20, 6_000, 40_000]))
+@given(
+    steps, st.lists(st.integers(1, 40), max_size=6), st.integers(-5_000, 5_000), st.sampled_from([20, 6_000, 40_000])
+)
 def test_an_id_within_the_window_is_never_forgotten(drawn, cuts, start, capacity):
     """Against the exact answer. The sizes give lists of one, two and fourteen ids ahead."""
     rows = traffic(drawn, start)
@@ -151,6 +153,24 @@ def test_an_id_is_forgotten_some_time_after_the_window(seen, clock):
     assert bloom.contains(one, own).to_pylist() == [True]
     bloom.observe(ids_of([2]), seen + 28 * HOUR + 10 * MINUTE + max(0, clock or 0), seen)
     assert bloom.contains(one, own).to_pylist() == [False]
+
+
+@pytest.mark.parametrize("slice_ms", [1, 3, 10, 1_000, 86_399_999])
+@pytest.mark.parametrize("start", [0, -7, 1_795_000_000_000])
+def test_a_slice_answers_for_each_of_its_times_to_the_end(start, slice_ms):
+    """Ids on time are in no other part, so the division of times must be exact at both ends of each slice."""
+    lengths = {"window": f"{12 * slice_ms}ms", "slice_length": f"{slice_ms}ms", "lateness": f"{2 * slice_ms}ms"}
+    bloom = EventTimeBloom(200_000, **lengths, secret=SECRET)
+    first = start // slice_ms
+    for number in range(first, first + 40):
+        begin = number * slice_ms
+        owns = sorted({begin, begin + slice_ms // 2, begin + slice_ms - 1})
+        ids = ids_of([own % (1 << 64) for own in owns])
+        assert all(bloom.observe(ids, begin + slice_ms - 1, pa.array(owns)).to_pylist())
+        last = begin - bloom.shape.window * slice_ms - 2 * slice_ms
+        for edge in (last, last + slice_ms - 1, last - 1):
+            known = edge >= first * slice_ms and edge >= last
+            assert bloom.contains(ids_of([edge % (1 << 64)]), edge).to_pylist() == [known]
 
 
 def test_a_slice_is_cleared_in_step_with_time():

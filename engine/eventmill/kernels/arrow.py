@@ -102,6 +102,12 @@ def id_bytes(ids: Any) -> Bytes:
     return np.frombuffer(array.buffers()[1], np.uint8)[begin : begin + len(array) * EVENT_ID.byte_width]
 
 
+def booleans(values: Bytes) -> pa.BooleanArray:
+    """Bytes 0 and 1 as an array without nulls."""
+    bits = np.packbits(values, bitorder="little")
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
+
+
 def validity(array: pa.Array) -> tuple[Bytes | None, int]:
     """The validity bitmap (``None`` = no nulls) and the first value's bit."""
     bitmap = array.buffers()[0]

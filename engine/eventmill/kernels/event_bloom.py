@@ -57,7 +57,7 @@ from eventmill._native import bloom as native
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.errors import StateError
 from eventmill.kernels import state
-from eventmill.kernels.arrow import id_bytes, own_times_ms, times_ms
+from eventmill.kernels.arrow import booleans, id_bytes, own_times_ms, times_ms
 from eventmill.kernels.bloom import SECRET_BYTES, blocks_for
 from eventmill.kernels.memory import zeroed
 
@@ -236,19 +236,22 @@ class EventTimeBloom:
         arrived, owned = times_ms(_several(at)), own_times_ms(_several(own))
         fresh = np.empty(len(raw) // 16, np.uint8)
         self._native.observe(raw, arrived, owned, fresh)
-        return pa.array(fresh.view(np.bool_))
+        return booleans(fresh)
 
     def contains(self, ids: Any, own: Any) -> pa.BooleanArray:
         """True for each id that ``observe`` would call seen now; changes nothing."""
         raw = id_bytes(ids)
         seen = np.empty(len(raw) // 16, np.uint8)
         self._native.contains(raw, own_times_ms(_several(own)), seen)
-        return pa.array(seen.view(np.bool_))
+        return booleans(seen)
 
     def _parameters(self) -> dict[str, Any]:
-        return {"capacity": self.capacity, "fpr": self.fpr, "window_ms": self.window_ms, "late_share": self.late_share} | (
-            self.shape._asdict()
-        )
+        return {
+            "capacity": self.capacity,
+            "fpr": self.fpr,
+            "window_ms": self.window_ms,
+            "late_share": self.late_share,
+        } | (self.shape._asdict())
 
     def snapshot(self) -> bytes:
         """The whole state with parameters, secret and checksum."""
