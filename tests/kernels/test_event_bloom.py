@@ -324,7 +324,7 @@ def test_another_configuration_is_refused_with_the_cure(other):
     ],
 )
 def test_senseless_parameters_are_refused(arguments):
-    with pytest.raises(ValueError, match="must be|is not a duration"):
+    with pytest.raises(ValueError, match=r"must be|is not a duration"):
         EventTimeBloom(**{"capacity": 1} | arguments)
 
 

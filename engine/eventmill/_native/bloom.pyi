@@ -40,7 +40,7 @@ class Bloom:
 class EventBloom:
     """A filter by own times in ``memory`` (uint8, ``shape.nbytes``, zeroed, aligned to 64); see csrc/event_bloom.h.
 
-    ``ids``, ``waiting``: uint64, zeroed, ``shape.slots`` each; ``shape``: ``eventmill.kernels.event_bloom.Shape``. Not thread-safe.
+    ``ids``, ``waiting``: uint64, zeroed, ``shape.slots`` each; ``shape``: ``kernels.event_bloom.Shape``. Not thread-safe.
     """
 
     def __init__(self, memory: Any, ids: Any, waiting: Any, key0: int, key1: int, shape: Any) -> None: ...
