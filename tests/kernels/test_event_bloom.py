@@ -59,6 +59,7 @@ clocks = st.one_of(
     st.integers(-5, 0),
     st.integers(-40, 40),
     st.integers(-WINDOW - 50, WINDOW + 50),
+    st.sampled_from([-30, 30, 60]),
     st.none(),
     st.sampled_from([1 << 62, -(1 << 62), (1 << 63) - 1, -(1 << 63) + 1]),
 )
@@ -153,6 +154,23 @@ def test_an_id_is_forgotten_some_time_after_the_window(seen, clock):
     assert bloom.contains(one, own).to_pylist() == [True]
     bloom.observe(ids_of([2]), seen + 28 * HOUR + 10 * MINUTE + max(0, clock or 0), seen)
     assert bloom.contains(one, own).to_pylist() == [False]
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 50])
+@pytest.mark.parametrize("variant", range(len(variants())))
+def test_a_list_that_is_too_short_forgets_nothing(more, variant):
+    """Ids ahead of one slice, some more than its list takes, come again at its time; then the next ids use that memory."""
+    bloom = EventTimeBloom(40_000, **SMALL)
+    bloom._native.set_variant(variant)
+    count = bloom.shape.list_max + more
+    ids, own = random_ids(1, count), 8 * SLICE
+    assert count > 5
+    assert bloom.observe(ids, 0, own).to_pylist() == [True] * count
+    assert bloom._counts[1].tolist() == [0] * 8 + [count] + [0] * (bloom.shape.slots - 9)
+    assert bloom.observe(ids, own - SLICE, own).to_pylist() == [False] * count
+    assert bloom.contains(ids, own).to_pylist() == [True] * count
+    bloom.observe(ids_of([1]), own + LATENESS + SLICE, own)
+    assert not bloom._counts[1].any()
 
 
 @pytest.mark.parametrize("slice_ms", [1, 3, 10, 1_000, 86_399_999])

@@ -42,7 +42,7 @@ that are late or ahead, and the late part's rate g, the rate over all new ids of
 
 ``blocks_for_slice`` solves this for N. For 0.1 % over 24 h and l = 2 % that is 12.7 bits an id with all parts, where a Bloom
 filter that is asked when full cannot do with less than 14.4. A late id meets f(n) + g there, 0.75 %; who wants
-0.1 % for those too sets ``fpr`` to an eighth and pays 18.4 bits.
+0.1 % for those too sets ``fpr`` to an eighth and pays 18.5 bits.
 """
 
 from __future__ import annotations
