@@ -243,12 +243,11 @@ static const int64_t *times_at(const int64_t *times, size_t stride, size_t begin
 static void place(const em_event_bloom *bloom, const calendar *now, const int64_t *own_ms, size_t n, run *run) {
     if (!place_all(bloom->words, bloom->blocks, *now, own_ms, n, run) && !now->short_list)
         return;
-    for (size_t i = 0; i < n; i++) {
-        if (run->plain[i] && now->short_list && bloom->waiting[run->slots[i]] > bloom->list_max)
-            run->plain[i] = false;
-        if (!run->plain[i])
-            em_bloom_prefetch(&bloom->late, run->hashes[i]);
-    }
+    for (size_t i = 0; now->short_list && i < n; i++)
+        run->plain[i] &= bloom->waiting[run->slots[i]] <= bloom->list_max;
+    const uint8_t *end = run->plain + n;
+    for (const uint8_t *at = run->plain; (at = memchr(at, false, (size_t)(end - at))) != NULL; at++)
+        em_bloom_prefetch(&bloom->late, run->hashes[at - run->plain]);
 }
 
 static void clear_slice(em_event_bloom *bloom, uint32_t slot, uint64_t begin, uint64_t end) {
@@ -296,15 +295,26 @@ static void turn_to(em_event_bloom *bloom, int64_t slice) {
     em_bloom_advance(&bloom->late, slice * bloom->slice_ms);
 }
 
-/* Takes the ids up to the next turn into account for `latest`; gives how many those are. */
+EM_VARIANTS
+static int64_t latest_of(const int64_t *at_ms, size_t n, int64_t latest) {
+    for (size_t i = 0; i < n; i++)
+        latest = at_ms[i] > latest ? at_ms[i] : latest;
+    return latest;
+}
+
+/* Takes the times up to the next turn into `latest`; gives how many those are. */
 static size_t arrive(em_event_bloom *bloom, const int64_t *at_ms, size_t n) {
     const int64_t turn_at = (bloom->slice + 1) * bloom->slice_ms;
-    size_t count = 0;
-    for (int64_t latest = bloom->latest; count < n && at_ms[count] < turn_at; count++) {
-        latest = at_ms[count] > latest ? at_ms[count] : latest;
-        bloom->latest = latest;
+    int64_t latest = latest_of(at_ms, n, bloom->latest);
+    if (latest >= turn_at) {
+        size_t before = 0;
+        while (at_ms[before] < turn_at)
+            before++;
+        n = before;
+        latest = latest_of(at_ms, n, bloom->latest);
     }
-    return count;
+    bloom->latest = latest;
+    return n;
 }
 
 void em_event_bloom_observe(em_event_bloom *bloom, const uint8_t *ids, const int64_t *at_ms, size_t at_stride,
