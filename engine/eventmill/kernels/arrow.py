@@ -143,7 +143,8 @@ def times_ms(times: Any) -> Int64s:
 def own_times_ms(times: Any) -> Int64s:
     """As ``times_ms``, but any times, and the smallest int64 for a null. Raises ``TypeError`` for other types."""
     array = _milliseconds(times)
-    values: Int64s = np.ascontiguousarray(array.fill_null(_NO_TIME).to_numpy(zero_copy_only=False))
+    filled = array.fill_null(_NO_TIME) if array.null_count else array
+    values: Int64s = np.ascontiguousarray(filled.to_numpy(zero_copy_only=False))
     return values
 
 
