@@ -35,7 +35,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["simdjson", "libxxhash"],
     ),
-    "bloom": (["csrc/bloom.c"], ["libxxhash"]),
+    "bloom": (["csrc/bloom.c", "csrc/event_bloom.c"], ["libxxhash"]),
     "sessionize": (["csrc/sessionize.c", "csrc/sessions_exact.c"], ["libxxhash"]),
     "enrich": (["csrc/enrich.c"], ["libxxhash"]),
     "partition": (["csrc/partition.c"], ["libxxhash"]),

@@ -45,6 +45,41 @@ cdef extern from "bloom.h" nogil:
     void em_bloom_hash(const uint8_t *ids, size_t n, uint64_t key0, uint64_t key1, uint64_t *hashes)
 
 
+cdef extern from "event_bloom.h" nogil:
+    int EM_EVENT_BLOOM_WORDS
+    int EM_EVENT_BLOOM_EARLY
+    int EM_EVENT_BLOOM_SPARE
+    int64_t EM_NO_OWN_TIME
+
+    ctypedef struct em_event_bloom:
+        uint64_t *words
+        uint64_t *lists
+        uint64_t *ids
+        uint64_t *waiting
+        em_bloom late
+        uint64_t list_max
+        int64_t slice_ms
+        uint32_t blocks
+        uint32_t window
+        uint32_t lateness
+        uint32_t slots
+        uint32_t variant
+        int64_t slice
+        int64_t latest
+        uint64_t swept
+
+    const char *em_event_bloom_variant(uint32_t number)
+    void em_event_bloom_observe(
+        em_event_bloom *bloom, const uint8_t *ids, const int64_t *at_ms, size_t at_stride, const int64_t *own_ms,
+        size_t own_stride, size_t n, uint8_t *fresh
+    )
+    void em_event_bloom_contains(
+        const em_event_bloom *bloom, const uint8_t *ids, const int64_t *own_ms, size_t own_stride, size_t n,
+        uint8_t *seen
+    )
+    void em_event_bloom_sweep(em_event_bloom *bloom)
+
+
 cdef extern from "sessionize.h" nogil:
     int64_t EM_NO_TIME
 

@@ -35,6 +35,10 @@ static inline void prefetch(const em_bloom *bloom, uint64_t hash) {
         __builtin_prefetch(block + offset, 1, 3);
 }
 
+void em_bloom_prefetch(const em_bloom *bloom, uint64_t hash) {
+    prefetch(bloom, hash);
+}
+
 static unsigned generation_of(int64_t slice) {
     return (unsigned)((uint64_t)slice % EM_BLOOM_GENERATIONS);
 }
@@ -88,6 +92,45 @@ static void turn_to(em_bloom *bloom, int64_t slice) {
     bloom->swept = 0;
 }
 
+static inline bool put(em_bloom *bloom, uint64_t hash, unsigned live, unsigned current) {
+    uint8_t *cells[EM_BLOOM_PROBES];
+    cells_of(block_of(bloom, hash), hash, cells);
+    unsigned found = generations_with(cells);
+    /* Into the current slice even when an older one holds it: the id must last a whole window from now. */
+    if (!(found >> current & 1)) {
+        for (unsigned section = 0; section < EM_BLOOM_PROBES; section++)
+            *cells[section] |= (uint8_t)(1U << current);
+        bloom->ids[current]++;
+    }
+    return (found & live) == 0;
+}
+
+static inline bool holds(const em_bloom *bloom, uint64_t hash, unsigned live) {
+    uint8_t *cells[EM_BLOOM_PROBES];
+    cells_of(block_of(bloom, hash), hash, cells);
+    return (generations_with(cells) & live) != 0;
+}
+
+void em_bloom_advance(em_bloom *bloom, int64_t at_ms) {
+    int64_t slice = floor_divide(at_ms, bloom->slice_ms);
+    if (bloom->slice == EM_BLOOM_NO_SLICE || slice > bloom->slice)
+        turn_to(bloom, slice);
+    double elapsed = (double)(at_ms - bloom->slice * bloom->slice_ms) / (double)bloom->slice_ms;
+    uint64_t due = (uint64_t)(elapsed * (double)bloom->blocks);
+    if (slice == bloom->slice && due > bloom->swept)
+        sweep(bloom, due - bloom->swept);
+}
+
+bool em_bloom_put(em_bloom *bloom, uint64_t hash) {
+    bool fresh = put(bloom, hash, live_generations(bloom), generation_of(bloom->slice));
+    sweep(bloom, 1);
+    return fresh;
+}
+
+bool em_bloom_holds(const em_bloom *bloom, uint64_t hash) {
+    return holds(bloom, hash, live_generations(bloom));
+}
+
 void em_bloom_observe(em_bloom *bloom, const uint8_t *ids, const int64_t *at_ms, size_t at_stride, size_t n,
                       uint8_t *fresh) {
     uint64_t hashes[CHUNK];
@@ -109,16 +152,7 @@ void em_bloom_observe(em_bloom *bloom, const uint8_t *ids, const int64_t *at_ms,
                 current = generation_of(bloom->slice);
                 unswept = 0;
             }
-            uint8_t *cells[EM_BLOOM_PROBES];
-            cells_of(block_of(bloom, hashes[i]), hashes[i], cells);
-            unsigned found = generations_with(cells);
-            fresh[begin + i] = (found & live) == 0;
-            /* Into the current slice even when an older one holds it: the id must last a whole window from now. */
-            if (!(found >> current & 1)) {
-                for (unsigned section = 0; section < EM_BLOOM_PROBES; section++)
-                    *cells[section] |= (uint8_t)(1U << current);
-                bloom->ids[current]++;
-            }
+            fresh[begin + i] = put(bloom, hashes[i], live, current);
             unswept++;
         }
         sweep(bloom, unswept);
@@ -134,9 +168,7 @@ void em_bloom_contains(const em_bloom *bloom, const uint8_t *ids, size_t n, uint
         for (size_t i = 0; i < count; i++) {
             if (i + AHEAD < count)
                 prefetch(bloom, hashes[i + AHEAD]);
-            uint8_t *cells[EM_BLOOM_PROBES];
-            cells_of(block_of(bloom, hashes[i]), hashes[i], cells);
-            seen[begin + i] = (generations_with(cells) & live) != 0;
+            seen[begin + i] = holds(bloom, hashes[i], live);
         }
     }
 }

@@ -17,6 +17,7 @@
 #ifndef EVENTMILL_BLOOM_H
 #define EVENTMILL_BLOOM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -60,6 +61,22 @@ void em_bloom_contains(const em_bloom *bloom, const uint8_t *ids, size_t n, uint
 
 /* hashes[i] = SipHash-1-3 of the id at ids + 16 * i. */
 void em_bloom_hash(const uint8_t *ids, size_t n, uint64_t key0, uint64_t key1, uint64_t *hashes);
+
+/*
+ * The same in steps, for hashes under `key`. em_bloom_advance turns the window to the slice of `at_ms`, if that is a
+ * later one, and clears as much of the next slice as its share of the current one has passed; before the first call of
+ * it, em_bloom_put must not be called.
+ */
+void em_bloom_advance(em_bloom *bloom, int64_t at_ms);
+
+/* Fetches the id's block. */
+void em_bloom_prefetch(const em_bloom *bloom, uint64_t hash);
+
+/* Tests and inserts; true when the id had not been seen within the window. */
+bool em_bloom_put(em_bloom *bloom, uint64_t hash);
+
+/* Tests; true when the id may have been seen within the window. */
+bool em_bloom_holds(const em_bloom *bloom, uint64_t hash);
 
 #ifdef __cplusplus
 }

@@ -13,9 +13,8 @@ from eventmill.core.config import Config, DedupConfig
 from eventmill.core.errors import StateError
 from eventmill.core.schema import EVENT, RAW, Flag, Hop, Topic
 from eventmill.generate.stream import Spec, stream
-from eventmill.kernels.bloom import RotatingBloom
 from eventmill.log.local import LocalLog
-from eventmill.process.dedup import Dedup
+from eventmill.process.dedup import Dedup, build_filter
 from eventmill.process.pipeline import Processor, build_stages
 from eventmill.process.rescue import Rescue
 
@@ -49,9 +48,7 @@ def fill(log, traffic):
 
 def stages(config):
     """The real ones, with the filter keyed the same each time: which new id it mistakes for a seen one hangs on the key."""
-    dedup = config.dedup
-    bloom = RotatingBloom(dedup.capacity, dedup.fpr, dedup.window, dedup.slices, secret=b"the same in each")
-    return [Dedup(bloom), *build_stages(config)[1:]]
+    return [Dedup(build_filter(config.dedup, secret=b"the same in each")), *build_stages(config)[1:]]
 
 
 def processor(log, folder, checkpoint=lambda _: None, config=CONFIG):

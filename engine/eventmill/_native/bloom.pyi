@@ -1,4 +1,4 @@
-"""The rotating Bloom filter's kernel; ``eventmill.kernels.bloom.RotatingBloom`` is its public face.
+"""The Bloom filters' kernels; ``eventmill.kernels.bloom`` and ``eventmill.kernels.event_bloom`` are their public faces.
 
 Arrays are C-contiguous. Every call releases the GIL and raises ``ValueError`` when sizes do not fit together.
 """
@@ -10,6 +10,12 @@ CELLS: int
 PROBES: int
 """Bits that an id sets in a block."""
 SLICES_MAX: int
+WORDS: int
+"""64-bit words of an ``EventBloom``'s block, and bits that an id sets in it."""
+BLOCK_BYTES: int
+"""Bytes of such a block."""
+SLOTS_BESIDES: int
+"""Slots beyond the slices of window and lateness."""
 
 class Bloom:
     """A view of ``cells`` (uint8, blocks * CELLS, zeroed) as a filter, keyed by two 64-bit words. Not thread-safe."""
@@ -30,6 +36,34 @@ class Bloom:
         """
     def contains(self, ids: Any, seen: Any) -> None:
         """Test only; ``seen`` (uint8) gets 1 for an id that may have been seen."""
+
+class EventBloom:
+    """A filter by own times in ``memory`` (uint8, ``shape.nbytes``, zeroed, aligned to 64); see csrc/event_bloom.h.
+
+    ``ids``, ``waiting``: uint64, zeroed, ``shape.slots`` each; ``shape``: ``kernels.event_bloom.Shape``. Not thread-safe.
+    """
+
+    def __init__(self, memory: Any, ids: Any, waiting: Any, key0: int, key1: int, shape: Any) -> None: ...
+    def position(self) -> tuple[int, int, tuple[int, int, list[int]]]:
+        """The state beside the arrays.
+
+        Number of the current slice (the smallest int64 before the first id), the latest time, the late part's position as
+        ``Bloom.position`` gives it.
+        """
+    def set_position(self, slice_number: int, latest: int, late: Any) -> None:
+        """Restore what ``position`` gave, after the arrays."""
+    def set_variant(self, number: int) -> None:
+        """Run one of ``variants()``, by its place there."""
+    def observe(self, ids: Any, at_ms: Any, own_ms: Any, fresh: Any) -> None:
+        """Test and insert ``len(fresh)`` ids (uint8, 16 bytes each); ``at_ms``, ``own_ms``: int64, one or one an id.
+
+        The smallest int64 stands for no own time. ``fresh`` (uint8) gets 1 for an id not seen before within the window.
+        """
+    def contains(self, ids: Any, own_ms: Any, seen: Any) -> None:
+        """Test only; ``seen`` (uint8) gets 1 for an id that ``observe`` would call seen now."""
+
+def variants() -> list[str]:
+    """The variants of ``EventBloom``'s code that this processor runs, the fastest and default first."""
 
 def hash_ids(ids: Any, key0: int, key1: int, hashes: Any) -> None:
     """SipHash-1-3 (uint64) of each id (uint8, 16 bytes each) under two little-endian words of key."""

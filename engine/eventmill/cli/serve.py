@@ -53,13 +53,12 @@ def run_serve(config: Config) -> None:
 
     prepare_metrics(config)
     # chdb and the metrics are imported only now: the one is heavy, the others read their folder at import.
-    from eventmill.kernels.bloom import RotatingBloom
+    from eventmill.process.dedup import build_filter
     from eventmill.serve.engine import Engine
     from eventmill.serve.supervisor import Supervisor
     from eventmill.serve.tuning import tune
 
-    dedup = config.dedup
-    logger.info(RotatingBloom(dedup.capacity, dedup.fpr, dedup.window, dedup.slices).describe())
+    logger.info(build_filter(config.dedup).describe())
     if not config.ingest.write_keys:
         logger.warning("any write key is accepted; set ingest.write_keys or --write-key to change that")
 

@@ -65,12 +65,14 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True)
 class DedupConfig:
-    """The rotating Bloom filter: ``capacity`` ids within ``window``."""
+    """The Bloom filter: ``capacity`` ids within ``window`` at the busiest rate, most of them not over ``lateness`` old."""
 
-    capacity: int = 20_000_000
+    capacity: int = 40_000_000
     fpr: float = 0.001
     window: str = "24h"
-    slices: int = 6
+    slice: str = "5m"
+    lateness: str = "6h"
+    late_share: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ _DURATIONS = {
     "request_deadline",
     "retention",
     "session_gap",
+    "slice",
     "window",
 }
 

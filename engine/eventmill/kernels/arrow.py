@@ -18,6 +18,7 @@ Int64s = npt.NDArray[np.int64]
 _PLAIN: Final = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 #: Times beyond this many ms from the epoch are refused, so that sums of times and spans fit 64 bits.
 _TIME_MAX: Final = 1 << 61
+_NO_TIME: Final = -(1 << 63)
 
 
 def as_batch(data: Any) -> pa.RecordBatch:
@@ -101,6 +102,12 @@ def id_bytes(ids: Any) -> Bytes:
     return np.frombuffer(array.buffers()[1], np.uint8)[begin : begin + len(array) * EVENT_ID.byte_width]
 
 
+def booleans(values: Bytes) -> pa.BooleanArray:
+    """Bytes 0 and 1 as an array without nulls."""
+    bits = np.packbits(values, bitorder="little")
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
+
+
 def validity(array: pa.Array) -> tuple[Bytes | None, int]:
     """The validity bitmap (``None`` = no nulls) and the first value's bit."""
     bitmap = array.buffers()[0]
@@ -109,23 +116,35 @@ def validity(array: pa.Array) -> tuple[Bytes | None, int]:
     return np.frombuffer(bitmap, np.uint8), array.offset
 
 
+def _milliseconds(times: Any) -> pa.Array:
+    try:
+        array = _contiguous(times)
+        if pa.types.is_timestamp(array.type):
+            array = array.cast(pa.timestamp("ms", array.type.tz), safe=False)
+        return array.cast(pa.int64())
+    except (pa.ArrowException, TypeError) as error:
+        raise TypeError(f"times must be timestamps or int64 milliseconds: {error}") from error
+
+
 def times_ms(times: Any) -> Int64s:
     """Milliseconds since the epoch, int64, of a timestamp or int64 array without nulls.
 
     Raises ``TypeError`` for other types and nulls, ``ValueError`` for times more than 2**61 ms from the epoch.
     """
-    try:
-        array = _contiguous(times)
-        if pa.types.is_timestamp(array.type):
-            array = array.cast(pa.timestamp("ms", array.type.tz), safe=False)
-        array = array.cast(pa.int64())
-    except (pa.ArrowException, TypeError) as error:
-        raise TypeError(f"times must be timestamps or int64 milliseconds: {error}") from error
+    array = _milliseconds(times)
     if array.null_count:
         raise TypeError("times must not be null")
     values: Int64s = np.ascontiguousarray(array.to_numpy(zero_copy_only=False))
     if len(values) and (int(values.min()) < -_TIME_MAX or int(values.max()) > _TIME_MAX):
         raise ValueError("times must lie within 2**61 ms of the epoch")
+    return values
+
+
+def own_times_ms(times: Any) -> Int64s:
+    """As ``times_ms``, but any times, and the smallest int64 for a null. Raises ``TypeError`` for other types."""
+    array = _milliseconds(times)
+    filled = array.fill_null(_NO_TIME) if array.null_count else array
+    values: Int64s = np.ascontiguousarray(filled.to_numpy(zero_copy_only=False))
     return values
 
 

@@ -34,7 +34,7 @@ from eventmill._native import bloom as native
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.errors import StateError
 from eventmill.kernels import state
-from eventmill.kernels.arrow import id_bytes, times_ms
+from eventmill.kernels.arrow import booleans, id_bytes, times_ms
 from eventmill.kernels.memory import zeroed
 
 SECRET_BYTES: Final = 16
@@ -149,14 +149,14 @@ class RotatingBloom:
         times = times_ms(at if np.ndim(at) or hasattr(at, "__arrow_c_array__") else [at])
         fresh = np.empty(len(raw) // 16, np.uint8)
         self._native.observe(raw, times, fresh)
-        return pa.array(fresh.view(np.bool_))
+        return booleans(fresh)
 
     def contains(self, ids: Any) -> pa.BooleanArray:
         """True for each id that may have been seen within the window; changes nothing."""
         raw = id_bytes(ids)
         seen = np.empty(len(raw) // 16, np.uint8)
         self._native.contains(raw, seen)
-        return pa.array(seen.view(np.bool_))
+        return booleans(seen)
 
     def _parameters(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,8 @@
-"""Duplicates: every event whose id the rotating Bloom filter may have seen becomes a suspect."""
+"""Duplicates: every event whose id the Bloom filter may have seen becomes a suspect.
+
+An event's own time is ``original_timestamp``, as the client wrote it: the same in each retry, while ``timestamp`` is corrected
+anew by when the retry was sent. An event without one, or with an absurd one, is late to the filter.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,24 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eventmill.core.config import DedupConfig
 from eventmill.core.schema import Flag
 from eventmill.core.stage import Outcome
-from eventmill.kernels.bloom import RotatingBloom
+from eventmill.kernels.event_bloom import EventTimeBloom
+
+
+def build_filter(dedup: DedupConfig, *, secret: bytes | None = None, populate: bool = False) -> EventTimeBloom:
+    """The filter as configured; see ``EventTimeBloom``."""
+    return EventTimeBloom(
+        dedup.capacity,
+        dedup.fpr,
+        dedup.window,
+        dedup.slice,
+        dedup.lateness,
+        dedup.late_share,
+        secret=secret,
+        populate=populate,
+    )
 
 
 class Dedup:
@@ -17,14 +36,15 @@ class Dedup:
 
     name: Final = "dedup"
 
-    def __init__(self, bloom: RotatingBloom) -> None:
+    def __init__(self, bloom: EventTimeBloom) -> None:
         self._bloom = bloom
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """Rows not seen before go on, the others are suspects."""
         if batch.num_rows == 0:
             return Outcome(batch)
-        fresh = self._bloom.observe(batch.column("event_id"), batch.column("received_at"))
+        times = batch.column("received_at"), batch.column("original_timestamp")
+        fresh = self._bloom.observe(batch.column("event_id"), *times)
         rescued = pc.not_equal(pc.bit_wise_and(batch.column("flags"), int(Flag.RESCUED)), 0)
         passes = pc.or_(fresh, rescued)
         if pc.all(passes).as_py():
@@ -36,5 +56,5 @@ class Dedup:
         return self._bloom.snapshot()
 
     def restore(self, state: bytes) -> None:
-        """See ``RotatingBloom.restore``."""
+        """See ``EventTimeBloom.restore``."""
         self._bloom.restore(state)

@@ -26,10 +26,9 @@ from eventmill.core.schema import EVENT, RAW, REJECT, Hop, Topic
 from eventmill.core.stage import Outcome, Stage, StatefulStage
 from eventmill.core.tail import StoredBatch, Tail
 from eventmill.core.threads import name_thread
-from eventmill.kernels.bloom import RotatingBloom
 from eventmill.kernels.sessionize import Sessionizer
 from eventmill.process.checkpoint import Checkpoints, Snapshot
-from eventmill.process.dedup import Dedup
+from eventmill.process.dedup import Dedup, build_filter
 from eventmill.process.enrich import Enrich
 from eventmill.process.sessionize import Sessionize
 from eventmill.process.validate import Validate
@@ -44,9 +43,9 @@ FOLD_EVENTS: Final = 16_384
 
 def build_stages(config: Config) -> list[Stage | StatefulStage]:
     """The stages, in order."""
-    process, dedup = config.process, config.dedup
+    process = config.process
     return [
-        Dedup(RotatingBloom(dedup.capacity, dedup.fpr, dedup.window, dedup.slices, populate=True)),
+        Dedup(build_filter(config.dedup, populate=True)),
         Validate(process.blocked_events),
         Enrich(process.dimensions_file),
         Sessionize(Sessionizer(process.session_gap, process.lateness)),
