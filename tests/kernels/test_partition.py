@@ -21,11 +21,16 @@ def batch_of(values, first=0):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.lists(names, max_size=200), min_size=1, max_size=4), st.integers(1, 8), st.integers(0, 5))
-def test_parts_are_the_twins_batch_after_batch(batches, names_max, offset):
+@given(
+    st.lists(st.lists(names, max_size=200), min_size=1, max_size=4), st.integers(1, 8), st.integers(0, 5), st.booleans()
+)
+def test_parts_are_the_twins_batch_after_batch(batches, names_max, offset, words):
     partitioner, known = Partitioner(names_max), set()
     for values in batches:
-        parts = partitioner.split(batch_of(values)[offset:])
+        batch = batch_of(values)
+        if words:
+            batch = batch.set_column(1, "event", batch["event"].dictionary_encode())
+        parts = partitioner.split(batch[offset:])
         expected = partition_twin.split(values[offset:], known, names_max, "__other__")
         assert [name for name, _ in parts] == list(expected)
         for (_, part), rows in zip(parts, expected.values(), strict=True):
@@ -50,6 +55,12 @@ def test_many_distinct_values_and_a_crowd_of_strangers():
     assert [name for name, _ in parts] == [*(f"event {number}" for number in range(10)), "__other__"]
     assert [part.num_rows for _, part in parts] == [2] * 10 + [99_980]
     assert len(partition(batch_of(values), names_max=50_000)) == 50_000
+
+
+def test_words_that_are_in_the_dictionary_twice_or_not_in_the_batch():
+    words = pa.DictionaryArray.from_arrays(pa.array([3, 0, 2, 0], pa.int32()), pa.array(["a", "b", "a", "c"]))
+    parts = partition(pa.record_batch({"event": words, "n": [0, 1, 2, 3]}))
+    assert [(name, part["n"].to_pylist()) for name, part in parts] == [("c", [0]), ("a", [1, 2, 3])]
 
 
 def test_parts_are_views_and_a_single_group_is_the_batch_itself():

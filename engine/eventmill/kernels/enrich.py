@@ -116,5 +116,6 @@ def _distinct_rows(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Int32s]:
 
 def _codes(values: pa.Array) -> Int64s:
     """A number for each distinct value, null included, counted from 0 by first appearance."""
-    codes: Int64s = pc.dictionary_encode(values, null_encoding="encode").indices.to_numpy(zero_copy_only=False)
+    plain = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+    codes: Int64s = pc.dictionary_encode(plain, null_encoding="encode").indices.to_numpy(zero_copy_only=False)
     return codes.astype(np.int64)

@@ -31,6 +31,26 @@ def group_numbers(values: Strings) -> tuple[Int32s, Int32s]:
     return numbers, firsts[:count]
 
 
+def _grouped(values: pa.Array) -> tuple[Int32s, Int32s, list[str]]:
+    """As ``group_numbers``, and the groups' names; a null counts as the empty string."""
+    if pa.types.is_dictionary(values.type) and values.null_count == 0 and values.dictionary.null_count == 0:
+        codes = values.indices.cast(pa.int32()).to_numpy()
+        words = as_array(values.dictionary, pa.string()).to_pylist()
+        if len(set(words)) == len(words):
+            # Written from the last row to the first, so the first one stays.
+            firsts_of = np.full(len(words), -1, np.int32)
+            firsts_of[codes[::-1]] = np.arange(len(codes) - 1, -1, -1, dtype=np.int32)
+            present = np.flatnonzero(firsts_of >= 0)
+            present = present[np.argsort(firsts_of[present])]
+            number_of = np.empty(len(words), np.int32)
+            number_of[present] = np.arange(len(present), dtype=np.int32)
+            return number_of[codes], firsts_of[present], [words[code] for code in present]
+    plain = as_array(values, pa.string())
+    plain = plain.fill_null("") if plain.null_count else plain
+    numbers, firsts = group_numbers(strings(plain))
+    return numbers, firsts, plain.take(firsts).to_pylist()
+
+
 class Names:
     """The first ``names_max`` distinct names keep a bucket of their own, all later ones share ``overflow``.
 
@@ -80,15 +100,12 @@ class Partitioner:
         strings.
         """
         rows = as_batch(batch)
-        values = as_array(column(rows, self.column), pa.string())
         if rows.num_rows == 0:
             return []
-        if values.null_count:
-            values = values.fill_null("")
-        numbers, firsts = group_numbers(strings(values))
+        numbers, firsts, names = _grouped(column(rows, self.column))
         buckets: dict[str, int] = {}
         of_group = np.array(
-            [buckets.setdefault(self.names.bucket(name), len(buckets)) for name in values.take(firsts).to_pylist()],
+            [buckets.setdefault(self.names.bucket(name), len(buckets)) for name in names],
             np.int32,
         )
         if len(buckets) == 1:
