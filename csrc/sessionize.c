@@ -161,10 +161,14 @@ static void fetch_index(const em_sessions *state, uint64_t key) {
     __builtin_prefetch(state->index + (key & (state->slots - 1)), 1, 3);
 }
 
+/* Of the slots on the way to the key's, its upper half tells nearly all others apart. */
 static void fetch_device(const em_sessions *state, uint64_t key) {
-    uint64_t found = state->index[key & (state->slots - 1)];
-    if (found == 0)
-        return;
+    uint64_t number = key, found;
+    do {
+        found = state->index[number++ & (state->slots - 1)];
+        if (found == 0)
+            return;
+    } while (found >> 32 != key >> 32);
     const em_device *device = state->devices + (uint32_t)found - 1;
     __builtin_prefetch(device, 1, 3);
     __builtin_prefetch((const char *)(device + 1) - 1, 1, 3);
