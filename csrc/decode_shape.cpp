@@ -13,7 +13,7 @@ void Shapes::clear() {
     Step nowhere{};
     nowhere.text[0] = 1; /* outside of its mask */
     nowhere.parent = nowhere.other = nowhere.next = NOWHERE;
-    steps_.assign(FIRST, nowhere);
+    steps_.assign(FIRST + 1, nowhere);
     shapes_.assign(1, {}); /* so that no shape has the number NOWHERE */
 }
 
@@ -61,8 +61,9 @@ uint16_t Shapes::follow(uint16_t parent, const Step &wanted) {
         take_out(parent, last);
         steps_[last].parent = NOWHERE;
     }
-    number = (uint16_t)steps_.size();
-    steps_.push_back(wanted);
+    number = (uint16_t)(steps_.size() - 1);
+    steps_.push_back(Step(steps_[number]));
+    steps_[number] = wanted;
     steps_[number].parent = parent;
     steps_[number].next = NOWHERE;
     put_first(parent, number);
