@@ -93,15 +93,15 @@ bool Shapes::cut(const uint8_t *body, const uint32_t *t, const uint32_t *end, co
     while (t < end) {
         uint32_t at = *t++;
         bool string = body[at] == '"';
-        if (constant != constants.end() && *constant == at) {
-            ++constant;
-            continue;
-        }
         if (is_structural(body[at]) || (string && body[*t] == ':'))
             continue;
         uint32_t value_end = *t - string;
         if (string ? body[value_end] != '"' : body[value_end - 1] <= ' ')
             return false;
+        if (constant != constants.end() && *constant == at) {
+            ++constant;
+            continue;
+        }
         add(at + string, string ? Value::string : Value::scalar);
         first = t;
         begin = value_end;
