@@ -22,7 +22,7 @@ _BODIES = [
     b'{"type": "identify", "userId": "u", "traits": {"plan": "p"}, "messageId": "m", "timestamp": 1795400000.5}',
     b'{"batch": [{"type": "page", "userId": "u", "context": {"_batch": 1, "_unmapped": {}}, "x": 1}, 7], "other": [1, {}]}',
     b'{"batch": [{"type": "alias", "userId": "u"}], "context": {"device": {"id": "d", "model": "\\u00fc"}, "locale": "de"}}',
-    b'{"context": {"app": {"version": "1"}, "os": {"name": "iOS", "version": 26}}, "batch": [{"type": "group", "userId": "u"}]}',
+    b'{"context": {"app": {"version": "1"}, "os": {"name": "iOS", "version": 2}}, "batch": [{"type": "group", "userId": "u"}]}',
     b'{"batch": [{"type": "track", "event": "\\ud83d\\ude00", "anonymousId": "a", "sentAt": "x", %s}], "writeKey": "k"}'
     % (_IDS % (1, 1)),
     b'{"batch": [%s]}' % b", ".join(b'{"type": "track", "event": "E", "userId": "u", %s}' % (_IDS % (i, i)) for i in range(4)),
@@ -38,6 +38,8 @@ def decode_seeds() -> list[bytes]:
     captured = [json.loads(line) for line in (DATA / "sdk_requests" / "captured.jsonl").read_text().splitlines()]
     bodies = [*_BODIES, *(request["body"].encode() for request in captured)]
     bodies.append(SEPARATOR.join(_BODIES[4:]))
+    # What was learned of one event meets one that is like it, but for a value.
+    bodies += [_EVENT % b"1" + SEPARATOR + _EVENT % value for value in (b"", b'"x"', b"[]", b"1 ", b"null", b"01")]
     for file in sorted((DATA / "json_test_suite" / "test_parsing").glob("*.json")):
         value = file.read_bytes()
         if len(value) < 200:
