@@ -36,7 +36,7 @@ sanitize: build $(VENV)/.test ## The kernels' tests under the address and undefi
 	EVENTMILL_SANITIZE=$(SANITIZERS) $(BIN)/python setup.py -q build --build-lib build/sanitized
 	PYTHONPATH=build/sanitized PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
-	    $(BIN)/python -m pytest tests/kernels tests/fuzz -q -p no:cacheprovider
+	    $(BIN)/python -m pytest tests/kernels tests/fuzz -q --capture=sys
 
 build: $(VENV)/.build ## Compile the kernels into .venv
 

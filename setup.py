@@ -1,7 +1,7 @@
 """Builds the native kernels. Everything else stands in pyproject.toml.
 
-``EVENTMILL_SANITIZE=address,undefined`` builds with sanitizers, in a folder of their own under ``build``, so that nothing of it is taken for
-the kernels themselves; what they find ends the process. ``EVENTMILL_DEBUG=1`` builds without optimization.
+``EVENTMILL_SANITIZE=address,undefined`` builds with sanitizers, in a folder of their own under ``build``, so that nothing of
+it is taken for the kernels themselves; what they find ends the process. ``EVENTMILL_DEBUG=1`` builds without optimization.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["simdjson", "libxxhash"],
     ),
+    "cpu": ([], []),
     "bloom": (["csrc/bloom.c"], ["libxxhash"]),
     "sessionize": (["csrc/sessionize.c", "csrc/sessions_exact.c"], ["libxxhash"]),
     "enrich": (["csrc/enrich.c"], ["libxxhash"]),
@@ -123,7 +124,13 @@ setup(
         extensions(),
         build_dir="build/cython",
         include_path=["bindings"],
-        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "embedsignature": False},
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "embedsignature": False,
+            "freethreading_compatible": True,  # what one thread at a time may use, claims itself (em_enter)
+        },
     ),
     cmdclass={"build_ext": BuildKernels},
     options={"build": {"build_base": f"build/{SANITIZERS.replace(',', '-')}"}} if SANITIZERS else {},

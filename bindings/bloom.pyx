@@ -14,6 +14,8 @@ from kernels cimport (
     em_bloom_contains,
     em_bloom_hash,
     em_bloom_observe,
+    em_enter,
+    em_leave,
 )
 
 CELLS = EM_BLOOM_CELLS
@@ -30,8 +32,9 @@ cdef size_t count_ids(const uint8_t[::1] ids, Py_ssize_t n) except? 0:
 cdef class Bloom:
     cdef em_bloom _bloom
     cdef uint8_t[::1] _cells
+    cdef char _busy
 
-    def __init__(self, uint8_t[::1] cells not None, uint64_t key0, uint64_t key1, uint32_t slices, int64_t slice_ms):
+    def __cinit__(self, uint8_t[::1] cells not None, uint64_t key0, uint64_t key1, uint32_t slices, int64_t slice_ms):
         cdef size_t blocks = cells.shape[0] // EM_BLOOM_CELLS
         if blocks < 1 or blocks > 0xFFFFFFFF or cells.shape[0] % EM_BLOOM_CELLS:
             raise ValueError("cells must hold a whole number of blocks, 1 to 2**32 - 1")
@@ -64,15 +67,19 @@ cdef class Bloom:
         if n == 0:
             return
         cdef size_t stride = 0 if at_ms.shape[0] == 1 else 1
+        em_enter(&self._busy, "Bloom")
         with nogil:
             em_bloom_observe(&self._bloom, &ids[0], &at_ms[0], stride, n, &fresh[0])
+        em_leave(&self._busy)
 
     def contains(self, const uint8_t[::1] ids not None, uint8_t[::1] seen not None):
         cdef size_t n = count_ids(ids, seen.shape[0])
         if n == 0:
             return
+        em_enter(&self._busy, "Bloom")
         with nogil:
             em_bloom_contains(&self._bloom, &ids[0], n, &seen[0])
+        em_leave(&self._busy)
 
 
 def hash_ids(const uint8_t[::1] ids not None, uint64_t key0, uint64_t key1, uint64_t[::1] hashes not None):
