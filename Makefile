@@ -4,9 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 KERNELS := $(wildcard csrc/*) $(wildcard bindings/*) setup.py pyproject.toml
 SYSTEM := g++ pkg-config libsimdjson-dev libxxhash-dev
+SANITIZERS := address,undefined
+FUZZ_MINUTES ?= 3
 EVENTS ?= 1000000
 
-.PHONY: demo test check bench soak build system-packages clean
+.PHONY: demo test check bench soak sanitize build system-packages fuzz-packages clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -22,13 +24,19 @@ check: build $(VENV)/.check ## Lint, format, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror csrc/*.c csrc/*.cpp csrc/*.h
+	$(BIN)/clang-format --dry-run -Werror csrc/*.c csrc/*.cpp csrc/*.h tests/fuzz/*.cpp tests/fuzz/*.h
 
 bench: build $(VENV)/.bench ## Measure, beside the peers
 	$(BIN)/python -m bench
 
-soak: build $(VENV)/.test ## Long runs: a million events, kill -9 twenty times, memory under load
-	$(BIN)/python -m pytest tests -m soak -o addopts= -q
+soak: build fuzz-packages $(VENV)/.test sanitize ## Long runs: fuzzing, kill -9 twenty times (FUZZ_MINUTES=3 a target, the decoder 30)
+	FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/python -m pytest tests -m soak -o addopts= -q -rP
+
+sanitize: build $(VENV)/.test ## The kernels' tests under the address and undefined behaviour sanitizers
+	EVENTMILL_SANITIZE=$(SANITIZERS) $(BIN)/python setup.py -q build --build-lib build/sanitized
+	PYTHONPATH=build/sanitized PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	    $(BIN)/python -m pytest tests/kernels tests/fuzz -q --capture=sys
 
 build: $(VENV)/.build ## Compile the kernels into .venv
 
@@ -38,6 +46,13 @@ system-packages: ## Install what the kernels need, where that is allowed
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM) python3-venv >/dev/null; \
 	elif pkg-config --exists simdjson libxxhash 2>/dev/null; then :; \
 	else echo "please install first: $(SYSTEM)   (Debian, Ubuntu: sudo apt-get install -y $(SYSTEM) python3-venv)"; exit 1; fi
+
+fuzz-packages: ## Install what fuzzing needs, where that is allowed
+	@if [ -n "$$(ls $$(clang --print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer-* 2>/dev/null)" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq clang >/dev/null && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libclang-rt-$$(clang -dumpversion | cut -d. -f1)-dev >/dev/null; \
+	else echo "please install first: clang and its libclang-rt-*-dev"; exit 1; fi
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eventmill needs Python 3.11 or newer; name one by make PYTHON=…")'

@@ -1,6 +1,7 @@
 """Builds the native kernels. Everything else stands in pyproject.toml.
 
-``EVENTMILL_SANITIZE=address,undefined`` builds with sanitizers; ``EVENTMILL_DEBUG=1`` builds without optimization.
+``EVENTMILL_SANITIZE=address,undefined`` builds with sanitizers, in a folder of their own under ``build``, so that nothing of
+it is taken for the kernels themselves; what they find ends the process. ``EVENTMILL_DEBUG=1`` builds without optimization.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CURE = "On Debian or Ubuntu: apt-get install -y g++ pkg-config libsimdjson-dev libxxhash-dev (or: make system-packages)"
+
+SANITIZERS = os.environ.get("EVENTMILL_SANITIZE", "")
 
 #: extension -> (C and C++ sources, pkg-config packages)
 KERNELS: dict[str, tuple[list[str], list[str]]] = {
@@ -35,6 +38,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["simdjson", "libxxhash"],
     ),
+    "cpu": ([], []),
     "bloom": (["csrc/bloom.c", "csrc/event_bloom.c"], ["libxxhash"]),
     "sessionize": (["csrc/sessionize.c", "csrc/sessions_exact.c"], ["libxxhash"]),
     "enrich": (["csrc/enrich.c"], ["libxxhash"]),
@@ -65,8 +69,9 @@ def pkg_config(packages: list[str]) -> dict[str, list[str]]:
 def extensions() -> list[Extension]:
     """One extension a kernel."""
     optimize = ["-O0", "-g"] if os.environ.get("EVENTMILL_DEBUG") else ["-O3", "-g1"]
-    sanitizers = os.environ.get("EVENTMILL_SANITIZE", "")
-    sanitize = [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer"] if sanitizers else []
+    sanitize = [f"-fsanitize={SANITIZERS}", "-fno-omit-frame-pointer"] if SANITIZERS else []
+    if "undefined" in SANITIZERS:
+        sanitize.append("-fno-sanitize-recover=all")
     built = []
     for name, (sources, packages) in KERNELS.items():
         flags = pkg_config(packages)
@@ -119,7 +124,14 @@ setup(
         extensions(),
         build_dir="build/cython",
         include_path=["bindings"],
-        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "embedsignature": False},
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "embedsignature": False,
+            "freethreading_compatible": True,  # what one thread at a time may use, claims itself (em_enter)
+        },
     ),
     cmdclass={"build_ext": BuildKernels},
+    options={"build": {"build_base": f"build/{SANITIZERS.replace(',', '-')}"}} if SANITIZERS else {},
 )

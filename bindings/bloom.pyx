@@ -17,11 +17,12 @@ from kernels cimport (
     em_bloom_contains,
     em_bloom_hash,
     em_bloom_observe,
+    em_enter,
+    em_leave,
     em_event_bloom,
     em_event_bloom_contains,
     em_event_bloom_observe,
     em_event_bloom_sweep,
-    em_event_bloom_variant,
 )
 
 CELLS = EM_BLOOM_CELLS
@@ -47,8 +48,9 @@ cdef size_t stride_of(const int64_t[::1] times, size_t n) except? 0:
 cdef class Bloom:
     cdef em_bloom _bloom
     cdef uint8_t[::1] _cells
+    cdef char _busy
 
-    def __init__(self, uint8_t[::1] cells not None, uint64_t key0, uint64_t key1, uint32_t slices, int64_t slice_ms):
+    def __cinit__(self, uint8_t[::1] cells not None, uint64_t key0, uint64_t key1, uint32_t slices, int64_t slice_ms):
         cdef size_t blocks = cells.shape[0] // EM_BLOOM_CELLS
         if blocks < 1 or blocks > 0xFFFFFFFF or cells.shape[0] % EM_BLOOM_CELLS:
             raise ValueError("cells must hold a whole number of blocks, 1 to 2**32 - 1")
@@ -79,19 +81,24 @@ cdef class Bloom:
         cdef size_t stride = stride_of(at_ms, n)
         if n == 0:
             return
+        em_enter(&self._busy, "Bloom")
         with nogil:
             em_bloom_observe(&self._bloom, &ids[0], &at_ms[0], stride, n, &fresh[0])
+        em_leave(&self._busy)
 
     def contains(self, const uint8_t[::1] ids not None, uint8_t[::1] seen not None):
         cdef size_t n = count_ids(ids, seen.shape[0])
         if n == 0:
             return
+        em_enter(&self._busy, "Bloom")
         with nogil:
             em_bloom_contains(&self._bloom, &ids[0], n, &seen[0])
+        em_leave(&self._busy)
 
 
 cdef class EventBloom:
     cdef em_event_bloom _bloom
+    cdef char _busy
     cdef uint8_t[::1] _memory
     cdef uint64_t[::1] _ids, _waiting
 
@@ -143,11 +150,6 @@ cdef class EventBloom:
         self._bloom.slice, self._bloom.latest, self._bloom.swept = slice_number, latest, 0
         em_event_bloom_sweep(&self._bloom)
 
-    def set_variant(self, uint32_t number):
-        if em_event_bloom_variant(number) == NULL:
-            raise ValueError("this processor has fewer variants")
-        self._bloom.variant = number
-
     def observe(
         self,
         const uint8_t[::1] ids not None,
@@ -159,8 +161,10 @@ cdef class EventBloom:
         cdef size_t at_stride = stride_of(at_ms, n), own_stride = stride_of(own_ms, n)
         if n == 0:
             return
+        em_enter(&self._busy, "EventBloom")
         with nogil:
             em_event_bloom_observe(&self._bloom, &ids[0], &at_ms[0], at_stride, &own_ms[0], own_stride, n, &fresh[0])
+        em_leave(&self._busy)
 
     def contains(
         self, const uint8_t[::1] ids not None, const int64_t[::1] own_ms not None, uint8_t[::1] seen not None
@@ -169,15 +173,10 @@ cdef class EventBloom:
         cdef size_t own_stride = stride_of(own_ms, n)
         if n == 0:
             return
+        em_enter(&self._busy, "EventBloom")
         with nogil:
             em_event_bloom_contains(&self._bloom, &ids[0], &own_ms[0], own_stride, n, &seen[0])
-
-
-def variants():
-    names = []
-    while em_event_bloom_variant(<uint32_t>len(names)) != NULL:
-        names.append(em_event_bloom_variant(<uint32_t>len(names)).decode())
-    return names
+        em_leave(&self._busy)
 
 
 def hash_ids(const uint8_t[::1] ids not None, uint64_t key0, uint64_t key1, uint64_t[::1] hashes not None):

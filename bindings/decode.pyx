@@ -10,6 +10,8 @@ from libc.stdlib cimport free, malloc
 
 import pyarrow as pa
 
+from kernels cimport em_enter, em_leave
+
 from eventmill.core.errors import BodyError, EventmillError
 from eventmill.core.schema import RAW, REJECT
 
@@ -46,6 +48,7 @@ cdef extern from "decode.h":
     ctypedef struct em_decoder:
         pass
 
+    const char *em_decoder_implementation()
     em_decoder *em_decoder_new(const em_decode_limits *limits) nogil
     void em_decoder_free(em_decoder *decoder) nogil
     em_status em_decoder_append(em_decoder *decoder, const uint8_t *body, size_t length, int64_t received_at_ms,
@@ -63,6 +66,7 @@ cdef extern from "timestamp.h":
     int em_timestamp_parse(const uint8_t *text, size_t length, int64_t *ms) nogil
 
 
+IMPLEMENTATION = em_decoder_implementation().decode()
 cdef dict TYPES = {None: 0, "track": 1, "screen": 2, "page": 3, "identify": 4, "group": 5, "alias": 6}
 #: What is kept in the context lies up to two levels deeper there, and JSON readers stop at 1024.
 cdef unsigned DEPTH_MAX = 1000
@@ -97,7 +101,7 @@ cdef class _Columns:
 
 cdef class Decoder:
     cdef em_decoder *_decoder
-    cdef bint _busy
+    cdef char _busy
 
     def __cinit__(self, *, size_t event_bytes_max=32768, size_t event_name_bytes_max=256, unsigned depth_max=64,
                   int64_t age_max_ms=730 * 86_400_000):
@@ -117,10 +121,7 @@ cdef class Decoder:
         em_decoder_free(self._decoder)
 
     cdef int _enter(self) except -1:
-        if self._busy:
-            raise RuntimeError("a Decoder serves one thread at a time; give each thread its own")
-        self._busy = True
-        return 0
+        return em_enter(&self._busy, "Decoder")
 
     def append(self, body, int64_t received_at_ms, type=None):
         if type not in TYPES:
@@ -137,7 +138,7 @@ cdef class Decoder:
             with nogil:
                 status = em_decoder_append(self._decoder, <const uint8_t *>view.buf, <size_t>view.len, received_at_ms,
                                            kind, &done)
-            self._busy = False
+            em_leave(&self._busy)
         finally:
             PyBuffer_Release(&view)
         if status != EM_OK:
@@ -150,7 +151,7 @@ cdef class Decoder:
     def rollback(self):
         self._enter()
         em_decoder_rollback(self._decoder)
-        self._busy = False
+        em_leave(&self._busy)
 
     @property
     def rows(self):
@@ -168,7 +169,7 @@ cdef class Decoder:
         cdef _Columns events = _Columns(RAW), rejects = _Columns(REJECT)
         self._enter()
         cdef em_status status = em_decoder_finish(self._decoder, events._array, rejects._array)
-        self._busy = False
+        em_leave(&self._busy)
         if status != EM_OK:
             raise MemoryError("the decoder cannot hand its rows over")
         return pa.record_batch(events), pa.record_batch(rejects)

@@ -23,7 +23,7 @@ cdef class Dimension:
     cdef bytes _secret
     cdef uint8_t[::1] _slots
 
-    def __init__(
+    def __cinit__(
         self,
         const int32_t[::1] offsets not None,
         const uint8_t[::1] data not None,

@@ -63,12 +63,10 @@ cdef extern from "event_bloom.h" nogil:
         uint32_t window
         uint32_t lateness
         uint32_t slots
-        uint32_t variant
         int64_t slice
         int64_t latest
         uint64_t swept
 
-    const char *em_event_bloom_variant(uint32_t number)
     void em_event_bloom_observe(
         em_event_bloom *bloom, const uint8_t *ids, const int64_t *at_ms, size_t at_stride, const int64_t *own_ms,
         size_t own_stride, size_t n, uint8_t *fresh
@@ -155,3 +153,19 @@ cdef inline em_table as_table(uint8_t[::1] slots, bytes secret, size_t strings_m
     table.size = size
     table.secret = as_secret(secret)
     return table
+
+
+cdef extern from *:
+    """
+    static inline int em_taken(char *busy) { return __atomic_exchange_n(busy, 1, __ATOMIC_ACQUIRE); }
+    static inline void em_leave(char *busy) { __atomic_store_n(busy, 0, __ATOMIC_RELEASE); }
+    """
+    int em_taken(char *busy) noexcept nogil
+    void em_leave(char *busy) noexcept nogil
+
+
+cdef inline int em_enter(char *busy, str name) except -1:
+    """Claims an object for a call, atomically, since there may be no GIL; em_leave gives it back."""
+    if em_taken(busy):
+        raise RuntimeError(f"a {name} serves one thread at a time; give each thread its own")
+    return 0

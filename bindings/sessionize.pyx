@@ -9,6 +9,8 @@ from kernels cimport (
     as_secret,
     as_strings,
     em_device,
+    em_enter,
+    em_leave,
     em_moment,
     em_session_ids,
     em_sessions,
@@ -28,8 +30,9 @@ cdef class Sessions:
     cdef uint8_t[::1] _devices
     cdef uint64_t[::1] _index
     cdef bytes _secret
+    cdef char _busy
 
-    def __init__(
+    def __cinit__(
         self,
         uint8_t[::1] devices not None,
         uint64_t[::1] index not None,
@@ -73,11 +76,14 @@ cdef class Sessions:
 
     def reindex(self, uint64_t[::1] index not None):
         cdef size_t slots = index.shape[0]
+        em_enter(&self._busy, "Sessions")
         if slots < 4 or slots & (slots - 1) or slots <= self._state.count:
+            em_leave(&self._busy)
             raise ValueError("index must have a power of two of slots, more than there are devices")
         self._index = index
         with nogil:
             em_sessions_reindex(&self._state, &index[0], slots)
+        em_leave(&self._busy)
 
     def assign(
         self,
@@ -93,8 +99,10 @@ cdef class Sessions:
             raise ValueError("device ids, at_ms and session_ids must be equally many")
         if n == 0:
             return 0
+        em_enter(&self._busy, "Sessions")
         with nogil:
             done = em_sessions_assign(&self._state, devices, &at_ms[0], begin, n, &session_ids[0])
+        em_leave(&self._busy)
         return done
 
 

@@ -1,15 +1,18 @@
 #include "bloom.h"
 
+#include "cpu.h"
 #include "siphash.h"
 
 /* Ids hashed at once (a few KB of stack), and blocks fetched ahead of their use (enough to cover a memory access). */
 enum { CHUNK = 1024, AHEAD = 16, LINE = 64, SECTION = EM_BLOOM_CELLS / EM_BLOOM_PROBES };
 
-EM_VARIANTS
-void em_bloom_hash(const uint8_t *ids, size_t n, uint64_t key0, uint64_t key1, uint64_t *hashes) {
+static inline void hash(const uint8_t *ids, size_t n, uint64_t key0, uint64_t key1, uint64_t *hashes) {
     for (size_t i = 0; i < n; i++)
         hashes[i] = em_siphash_id(ids + i * EM_BLOOM_ID_BYTES, key0, key1);
 }
+
+EM_FOR_EACH_CPU(, em_bloom_hash, hash, (const uint8_t *ids, size_t n, uint64_t key0, uint64_t key1, uint64_t *hashes),
+                (ids, n, key0, key1, hashes))
 
 /* The upper half of the hash picks the block, the lower half's eight nibbles a cell in each section: no bit twice. */
 static inline uint8_t *block_of(const em_bloom *bloom, uint64_t hash) {
@@ -55,8 +58,7 @@ static int64_t floor_divide(int64_t value, int64_t by) {
 }
 
 /* Blocks without such a bit are only read, so memory that nobody wrote to stays unbacked. */
-EM_VARIANTS
-static void clear_blocks(uint8_t *cells, uint64_t begin, uint64_t end, uint8_t generations) {
+static inline void clear(uint8_t *cells, uint64_t begin, uint64_t end, uint8_t generations) {
     for (uint64_t number = begin; number < end; number++) {
         uint8_t *block = cells + number * EM_BLOOM_CELLS;
         uint8_t found = 0;
@@ -67,6 +69,9 @@ static void clear_blocks(uint8_t *cells, uint64_t begin, uint64_t end, uint8_t g
                 block[cell] &= (uint8_t)~generations;
     }
 }
+
+EM_FOR_EACH_CPU(static, clear_blocks, clear, (uint8_t *cells, uint64_t begin, uint64_t end, uint8_t generations),
+                (cells, begin, end, generations))
 
 static void sweep(em_bloom *bloom, uint64_t blocks) {
     unsigned next = generation_of((int64_t)((uint64_t)bloom->slice + 1));

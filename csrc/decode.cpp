@@ -3,8 +3,10 @@
 #include <memory>
 #include <new>
 #include <simdjson.h>
+#include <string>
 #include <vector>
 
+#include "cpu.h"
 #include "decode_event.h"
 
 namespace em {
@@ -37,6 +39,15 @@ struct Envelope {
         too_deep = 0;
     }
 };
+
+/* simdjson's first stage for the process's instructions. Below the best it is named, since simdjson has more levels. */
+const simdjson::implementation &structure_finder() {
+    static const char *const NAMES[EM_CPU_LEVELS] = {"fallback", "haswell", "icelake"};
+    const em_cpu level = em_cpu_level();
+    const simdjson::implementation *best = simdjson::get_active_implementation();
+    const auto *named = simdjson::get_available_implementations()[NAMES[level]];
+    return named && level < em_cpu_choose(nullptr) ? *named : *best;
+}
 
 void add_bytes(std::vector<uint8_t> &to, const void *data, size_t length) {
     const uint8_t *from = static_cast<const uint8_t *>(data);
@@ -157,9 +168,9 @@ bool em_decoder::scan(const uint8_t *body, size_t length) {
         size_t capacity = length + length / 2 + 4096;
         body_.reset(new uint8_t[capacity + PADDING]);
         capacity_ = capacity + PADDING;
-        simdjson::error_code error = index_ ? index_->set_capacity(capacity)
-                                            : simdjson::get_active_implementation()->create_dom_parser_implementation(
-                                                  capacity, INDEX_DEPTH, index_);
+        simdjson::error_code error =
+            index_ ? index_->set_capacity(capacity)
+                   : structure_finder().create_dom_parser_implementation(capacity, INDEX_DEPTH, index_);
         if (error) {
             capacity_ = 0;
             throw std::bad_alloc();
@@ -339,6 +350,11 @@ void em_decoder::finish(struct ArrowArray *events, struct ArrowArray *rejects) {
     first_row_ = 0;
     decoder_.rejects.hand_over(rejects);
     first_reject_ = 0;
+}
+
+const char *em_decoder_implementation(void) {
+    static const std::string NAME = structure_finder().name();
+    return NAME.c_str();
 }
 
 em_decoder *em_decoder_new(const em_decode_limits *limits) {

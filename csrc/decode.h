@@ -99,6 +99,9 @@ typedef struct {
 
 typedef struct em_decoder em_decoder;
 
+/* The name of the simdjson implementation that finds the tokens (csrc/cpu.h chooses). */
+const char *em_decoder_implementation(void);
+
 /* Null when there is no memory. */
 em_decoder *em_decoder_new(const em_decode_limits *limits);
 void em_decoder_free(em_decoder *decoder);

@@ -13,7 +13,7 @@ void Shapes::clear() {
     Step nowhere{};
     nowhere.text[0] = 1; /* outside of its mask */
     nowhere.parent = nowhere.other = nowhere.next = NOWHERE;
-    steps_.assign(FIRST, nowhere);
+    steps_.assign(FIRST + 1, nowhere);
     shapes_.assign(1, {}); /* so that no shape has the number NOWHERE */
 }
 
@@ -61,8 +61,9 @@ uint16_t Shapes::follow(uint16_t parent, const Step &wanted) {
         take_out(parent, last);
         steps_[last].parent = NOWHERE;
     }
-    number = (uint16_t)steps_.size();
-    steps_.push_back(wanted);
+    number = (uint16_t)(steps_.size() - 1);
+    steps_.push_back(Step(steps_[number]));
+    steps_[number] = wanted;
     steps_[number].parent = parent;
     steps_[number].next = NOWHERE;
     put_first(parent, number);
@@ -92,15 +93,15 @@ bool Shapes::cut(const uint8_t *body, const uint32_t *t, const uint32_t *end, co
     while (t < end) {
         uint32_t at = *t++;
         bool string = body[at] == '"';
-        if (constant != constants.end() && *constant == at) {
-            ++constant;
-            continue;
-        }
         if (is_structural(body[at]) || (string && body[*t] == ':'))
             continue;
         uint32_t value_end = *t - string;
         if (string ? body[value_end] != '"' : body[value_end - 1] <= ' ')
             return false;
+        if (constant != constants.end() && *constant == at) {
+            ++constant;
+            continue;
+        }
         add(at + string, string ? Value::string : Value::scalar);
         first = t;
         begin = value_end;

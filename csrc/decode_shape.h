@@ -136,7 +136,7 @@ class Shapes {
     };
     static_assert(STEP_BYTES <= PADDING, "a comparison may reach beyond the body");
 
-    std::vector<Step> steps_;
+    std::vector<Step> steps_; /* the last one fits nothing: guesses may go one beyond the steps learned */
     std::vector<Shape> shapes_;
     uint64_t matched_ = 0, learned_ = 0;
 

@@ -66,7 +66,7 @@ struct Name {
 inline bool is_short_number(const uint8_t *text, size_t length) {
     constexpr uint64_t EACH = 0x0101010101010101;
     text += *text == '-' && length > 1 ? (length--, 1) : 0;
-    if (length > 8)
+    if (length == 0 || length > 8)
         return false;
     uint64_t word = 0;
     std::memcpy(&word, text, sizeof word); /* within the body's PADDING */

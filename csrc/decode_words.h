@@ -53,7 +53,7 @@ class Words {
         return offsets_.size() - 1;
     }
     size_t nbytes() const {
-        return data_.size() + offsets_.size() * sizeof offsets_[0];
+        return data_.size() + count() * sizeof offsets_[0];
     }
     const std::vector<int32_t> &offsets() const {
         return offsets_;

@@ -1,5 +1,6 @@
 #include "event_bloom.h"
 
+#include "cpu.h"
 #include "siphash.h"
 
 #include <string.h>
@@ -130,46 +131,17 @@ INLINE void observe_run(em_event_bloom *bloom, const calendar *now, const run *r
     }
 }
 
-typedef void observer(em_event_bloom *bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh);
-
 static void observe_portable(em_event_bloom *bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh) {
     observe_run(bloom, now, run, n, fresh, put);
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define FOR(target_name) __attribute__((target(target_name)))
-#define RUNS(target_name) (__builtin_cpu_supports(target_name) != 0)
-
-FOR("avx512f")
-static void observe_avx512(em_event_bloom *bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh) {
+INLINE void observe_lanes(em_event_bloom *bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh) {
     observe_run(bloom, now, run, n, fresh, put_lanes);
 }
 
-FOR("avx2")
-static void observe_avx2(em_event_bloom *bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh) {
-    observe_run(bloom, now, run, n, fresh, put_lanes);
-}
-#endif
-
-typedef struct {
-    const char *name;
-    observer *observe;
-} variant;
-
-/* The variant `number` of those that this processor runs; without a name where there is none. */
-static variant select_variant(uint32_t number) {
-#ifdef RUNS
-    if (RUNS("avx512f") && number-- == 0)
-        return (variant){"avx512", observe_avx512};
-    if (RUNS("avx2") && number-- == 0)
-        return (variant){"avx2", observe_avx2};
-#endif
-    return (variant){number == 0 ? "portable" : NULL, observe_portable};
-}
-
-const char *em_event_bloom_variant(uint32_t number) {
-    return select_variant(number).name;
-}
+EM_FOR_EACH_CPU(static, observe_wide, observe_lanes,
+                (em_event_bloom * bloom, const calendar *now, const run *run, size_t n, uint8_t *fresh),
+                (bloom, now, run, n, fresh))
 
 static bool is_open(const em_event_bloom *bloom, int64_t slice) {
     return slice >= bloom->slice - bloom->lateness && slice <= bloom->slice + EARLY;
@@ -208,10 +180,10 @@ static inline uint32_t slices_in(uint64_t ms, double per_ms) {
     return (uint32_t)pattern;
 }
 
-/* Finds the places of `n` ids; gives how many of them are not plain, if none of the open slices had too short a list.
+/* Finds the places of `n` ids, and how many of them are not plain, if none of the open slices had too short a list.
  */
-EM_VARIANTS
-static size_t place_all(uint64_t *words, uint32_t blocks, calendar now, const int64_t *own_ms, size_t n, run *run) {
+static inline void place_each(uint64_t *words, uint32_t blocks, calendar now, const int64_t *own_ms, size_t n, run *run,
+                              uint32_t *count_aside) {
     uint32_t aside = 0;
     for (size_t i = 0; i < n; i++) {
         const uint64_t since = (uint64_t)own_ms[i] - (uint64_t)now.begins;
@@ -228,8 +200,13 @@ static size_t place_all(uint64_t *words, uint32_t blocks, calendar now, const in
         run->plain[i] = plain;
         aside += 1U - plain;
     }
-    return aside;
+    *count_aside = aside;
 }
+
+EM_FOR_EACH_CPU(static, place_all, place_each,
+                (uint64_t *words, uint32_t blocks, calendar now, const int64_t *own_ms, size_t n, run *run,
+                 uint32_t *count_aside),
+                (words, blocks, now, own_ms, n, run, count_aside))
 
 /* Gives the time that all ids have in common where the caller named but one. */
 static const int64_t *times_at(const int64_t *times, size_t stride, size_t begin, size_t count, int64_t same[CHUNK]) {
@@ -241,7 +218,9 @@ static const int64_t *times_at(const int64_t *times, size_t stride, size_t begin
 }
 
 static void place(const em_event_bloom *bloom, const calendar *now, const int64_t *own_ms, size_t n, run *run) {
-    if (!place_all(bloom->words, bloom->blocks, *now, own_ms, n, run) && !now->short_list)
+    uint32_t aside;
+    place_all(bloom->words, bloom->blocks, *now, own_ms, n, run, &aside);
+    if (!aside && !now->short_list)
         return;
     for (size_t i = 0; now->short_list && i < n; i++)
         run->plain[i] &= bloom->waiting[run->slots[i]] <= bloom->list_max;
@@ -295,7 +274,6 @@ static void turn_to(em_event_bloom *bloom, int64_t slice) {
     em_bloom_advance(&bloom->late, slice * bloom->slice_ms);
 }
 
-EM_VARIANTS
 static int64_t latest_of(const int64_t *at_ms, size_t n, int64_t latest) {
     for (size_t i = 0; i < n; i++)
         latest = at_ms[i] > latest ? at_ms[i] : latest;
@@ -319,7 +297,7 @@ static size_t arrive(em_event_bloom *bloom, const int64_t *at_ms, size_t n) {
 
 void em_event_bloom_observe(em_event_bloom *bloom, const uint8_t *ids, const int64_t *at_ms, size_t at_stride,
                             const int64_t *own_ms, size_t own_stride, size_t n, uint8_t *fresh) {
-    observer *const observe = select_variant(bloom->variant).observe;
+    const bool wide = em_cpu_level() != EM_CPU_PORTABLE;
     int64_t same_at[CHUNK], same_own[CHUNK];
     run run;
     for (size_t done = 0, count; done < n; done += count) {
@@ -333,7 +311,10 @@ void em_event_bloom_observe(em_event_bloom *bloom, const uint8_t *ids, const int
         const calendar now = calendar_of(bloom);
         em_bloom_hash(ids + done * EM_BLOOM_ID_BYTES, count, bloom->late.key[0], bloom->late.key[1], run.hashes);
         place(bloom, &now, times_at(own_ms, own_stride, done, count, same_own), count, &run);
-        observe(bloom, &now, &run, count, fresh + done);
+        if (wide)
+            observe_wide(bloom, &now, &run, count, fresh + done);
+        else
+            observe_portable(bloom, &now, &run, count, fresh + done);
         em_event_bloom_sweep(bloom);
     }
 }

@@ -48,15 +48,10 @@ typedef struct {
     uint32_t window;   /* in slices, at least 1; (slots + window) * slice_ms must be below 2^49 */
     uint32_t lateness; /* in slices */
     uint32_t slots;    /* window + lateness + EM_EVENT_BLOOM_EARLY + EM_EVENT_BLOOM_SPARE */
-    uint32_t variant;  /* of the code that is run; 0 is the fastest */
     int64_t slice;     /* number of the slice of `latest`, or EM_BLOOM_NO_SLICE */
     int64_t latest;    /* the running maximum of times of arrival */
     uint64_t swept;    /* blocks of the next slot that are clear; em_event_bloom_sweep sets it */
 } em_event_bloom;
-
-/* The name of the code's variant `number` among those that this processor runs, the fastest first; NULL: there is none.
- */
-const char *em_event_bloom_variant(uint32_t number);
 
 /*
  * Tests and inserts `n` ids in order. `at_ms[i * at_stride]` is the time of arrival, within 2^61 ms of the epoch;

@@ -10,14 +10,6 @@
 #include <stdint.h>
 #include <string.h>
 
-/* One body, compiled for wider vectors too where the loader can choose among them. */
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) &&                       \
-    !defined(__SANITIZE_ADDRESS__)
-#define EM_VARIANTS __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define EM_VARIANTS
-#endif
-
 static inline uint64_t em_rotate(uint64_t word, unsigned bits) {
     return word << bits | word >> (64 - bits);
 }

@@ -44,6 +44,7 @@ EVENTS: list[str] = [
     f'{{"type":"track","event":"E","traits":{{}},"userId":"u","messageId":"{ID}","context":{{"a":1}}}}',
     f'{{"type":"page","event":"E","userId":"u","messageId":"{ID}","context":{{"a":1}}}}',
     f'{{"type":"track","event":"E","timestamp":"{TIME}","originalTimestamp":"{TIME}","userId":"u","context":{{"a":1}}}}',
+    '{"type": "track" , "event": "E", "userId": null , "anonymousId": "a"}',
     '{"type":"track","event":"","userId":"u"}',
     '{"type":"nothing","userId":"u"}',
 ]

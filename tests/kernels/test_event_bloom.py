@@ -13,7 +13,7 @@ from event_bloom_twin import EARLY, EventTwin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventmill._native.bloom import BLOCK_BYTES, CELLS, variants
+from eventmill._native.bloom import BLOCK_BYTES, CELLS
 from eventmill.core.errors import StateError
 from eventmill.kernels.bloom import RotatingBloom
 from eventmill.kernels.event_bloom import EventTimeBloom, blocks_for_slice, slice_rates
@@ -108,13 +108,11 @@ def test_an_id_within_the_window_is_never_forgotten(drawn, cuts, start, capacity
     st.lists(st.integers(1, 40), max_size=6),
     st.integers(-5_000, 5_000),
     st.sampled_from([(20, 0.5), (40, 0.9), (6_000, 0.5)]),
-    st.integers(0, len(variants()) - 1),
 )
-def test_bit_by_bit_as_the_twin_whatever_the_batches(drawn, cuts, start, size, variant):
-    """So small a filter that false positives are frequent: they must be the same ones, by every variant."""
+def test_bit_by_bit_as_the_twin_whatever_the_batches(drawn, cuts, start, size):
+    """So small a filter that false positives are frequent: they must be the same ones."""
     rows = traffic(drawn, start)
     bloom = EventTimeBloom(size[0], size[1], **SMALL)
-    bloom._native.set_variant(variant)
     twin = EventTwin(bloom.shape, SECRET)
     expected = [twin.observe(id_bytes(number), at, own) for number, at, own in rows]
     found = [one for part in in_parts(cuts, *columns(rows)) for one in bloom.observe(*part).to_pylist()]
@@ -157,11 +155,9 @@ def test_an_id_is_forgotten_some_time_after_the_window(seen, clock):
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1, 50])
-@pytest.mark.parametrize("variant", range(len(variants())))
-def test_a_list_that_is_too_short_forgets_nothing(more, variant):
+def test_a_list_that_is_too_short_forgets_nothing(more):
     """Ids ahead of one slice, some more than its list takes, come again at its time; then the next ids use that memory."""
     bloom = EventTimeBloom(40_000, **SMALL)
-    bloom._native.set_variant(variant)
     count = bloom.shape.list_max + more
     ids, own = random_ids(1, count), 8 * SLICE
     assert count > 5
@@ -385,10 +381,3 @@ def test_wrong_input_is_refused_and_changes_nothing(ids, at, own, error):
     with pytest.raises(error):
         bloom.observe(ids, at, own)
     assert bloom.snapshot() == before
-
-
-def test_the_first_variant_is_the_default_and_the_last_runs_everywhere():
-    assert variants()[-1] == "portable"
-    bloom = EventTimeBloom(10, **SMALL)
-    with pytest.raises(ValueError, match="fewer"):
-        bloom._native.set_variant(len(variants()))

@@ -52,8 +52,6 @@ class EventBloom:
         """
     def set_position(self, slice_number: int, latest: int, late: Any) -> None:
         """Restore what ``position`` gave, after the arrays."""
-    def set_variant(self, number: int) -> None:
-        """Run one of ``variants()``, by its place there."""
     def observe(self, ids: Any, at_ms: Any, own_ms: Any, fresh: Any) -> None:
         """Test and insert ``len(fresh)`` ids (uint8, 16 bytes each); ``at_ms``, ``own_ms``: int64, one or one an id.
 
@@ -61,9 +59,6 @@ class EventBloom:
         """
     def contains(self, ids: Any, own_ms: Any, seen: Any) -> None:
         """Test only; ``seen`` (uint8) gets 1 for an id that ``observe`` would call seen now."""
-
-def variants() -> list[str]:
-    """The variants of ``EventBloom``'s code that this processor runs, the fastest and default first."""
 
 def hash_ids(ids: Any, key0: int, key1: int, hashes: Any) -> None:
     """SipHash-1-3 (uint64) of each id (uint8, 16 bytes each) under two little-endian words of key."""
