@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.report import RESULTS, write
 
-NAMES = ("decode", "kernels", "lake", "e2e", "memory")
+NAMES = ("decode", "kernels", "scaling", "lake", "e2e", "memory")
 
 
 def main() -> None:
