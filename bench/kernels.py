@@ -17,18 +17,22 @@ import fastbloom_rs
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pybloomfilter
 import rbloom
 
 from bench import machine
 from eventmill import Enricher, EventTimeBloom, RotatingBloom, Sessionizer
+from eventmill._native.decode import Decoder
+from eventmill.generate.stream import Spec, stream
 from eventmill.kernels.partition import partition
 from eventmill.kernels.sessionize import sessions_exact
+from eventmill.serve.tuning import tune
 
 START_MS = 1_795_000_000_000
 GAP_MS = 1_800_000
 DAY_MS = 86_400_000
-NAMES = 40
+_FOLD = 65_536
 _LAG = """
     SELECT *, sum(CASE WHEN before IS NULL OR timestamp - before > 1800000 THEN 1 ELSE 0 END)
               OVER (ORDER BY device_id, timestamp ROWS UNBOUNDED PRECEDING) AS session
@@ -37,7 +41,9 @@ _LAG = """
 
 
 def run(*, smoke: bool = False) -> dict[str, Any]:
-    """All kernels."""
+    """All kernels, with the allocator as ``serve`` sets it, for all contenders."""
+    if not smoke:
+        tune()
     scale, runs = (1_000, 1) if smoke else (1, 5)
     return {
         "question": "CPU ns an item, all threads",
@@ -50,9 +56,10 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
             "dedup, 2.7 G ids (filter of 4 GiB)": dedup(
                 2_700_000_000 // scale, 2_000_000 // scale, runs, together=False
             ),
-            "sessionize, 1 M devices": sessionize(4_000_000 // scale, 1_000_000 // scale, runs),
-            "enrich, 1 M users": enrich(1_000_000 // scale, 1_000_000 // scale, runs),
-            "partition by name": split(500_000 // scale, runs),
+            "sessionize, 10 M devices": sessionize(1_000_000 // scale, 10_000_000 // scale, runs),
+            "enrich, 5 M users": enrich(1_000_000 // scale, 5_000_000 // scale, runs),
+            "partition by name, 16 k events": split(16_384 // min(scale, 64), runs),
+            "partition by name, 64 k events": split(65_536 // min(scale, 64), runs),
         },
     }
 
@@ -149,24 +156,33 @@ def dedup(capacity: int, batch: int, runs: int, *, together: bool = True) -> dic
     return taken
 
 
-def events_of(rng: np.random.Generator, count: int, devices: int) -> pa.RecordBatch:
+def events_of(rng: np.random.Generator, count: int, devices: int, start_ms: int = START_MS) -> pa.RecordBatch:
     """Devices and times in order of arrival, 2 % of them up to three days late."""
     device = rng.integers(0, devices, count)
-    times = START_MS + np.sort(rng.integers(0, 6 * 3_600_000, count))
+    times = start_ms + np.sort(rng.integers(0, 6 * 3_600_000, count))
     late = rng.random(count) < 0.02
     times[late] -= rng.integers(0, 72 * 3_600_000, int(late.sum()))
-    names = pa.array([f"device-{number:012d}" for number in range(devices)])
-    return pa.record_batch({"device_id": names.take(pa.array(device)), "timestamp": pa.array(times, pa.int64())})
+    return pa.record_batch({"device_id": names_of(device), "timestamp": pa.array(times, pa.int64())})
+
+
+def names_of(numbers: np.ndarray[Any, Any]) -> pa.Array:
+    """Texts as long as a UUID."""
+    return pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 36, "0")
 
 
 def sessionize(count: int, devices: int, runs: int) -> dict[str, Any]:
-    """Ours assigns in order of arrival, batch by batch; the peers sort the whole."""
+    """Ours assigns in order of arrival, batch by batch, to devices that it knows; the peers sort the whole, and know nobody."""
 
     def ours() -> Iterator[float]:
+        sessionizer = Sessionizer("30m", max_devices=2 * devices)
+        for begin in range(0, devices, _FOLD):
+            numbers = np.arange(begin, min(begin + _FOLD, devices))
+            times = pa.array(np.full(len(numbers), START_MS - GAP_MS))
+            sessionizer.assign(pa.record_batch({"device_id": names_of(numbers), "timestamp": times}))
         for seed in range(1 << 30):
-            batch = events_of(np.random.default_rng(seed), count, devices)
-            parts = [batch.slice(begin, 65_536) for begin in range(0, count, 65_536)]
-            yield cpu(lambda assign, parts: [assign(part) for part in parts], Sessionizer("30m").assign, parts)
+            batch = events_of(np.random.default_rng(seed), count, devices, START_MS + seed * DAY_MS // 4)
+            parts = [batch.slice(begin, _FOLD) for begin in range(0, count, _FOLD)]
+            yield cpu(lambda assign, parts: [assign(part) for part in parts], sessionizer.assign, parts)
 
     def sorted_sessions(frame: pl.DataFrame) -> pl.DataFrame:
         begins = (pl.col("device_id") != pl.col("device_id").shift(1)).fill_null(value=True)
@@ -198,7 +214,7 @@ def sessionize(count: int, devices: int, runs: int) -> dict[str, Any]:
 
 def enrich(count: int, users: int, runs: int) -> dict[str, Any]:
     """Three columns by user id; an eighth of the events have a user who is not in the table."""
-    keys = pa.array([f"user-{number:010d}" for number in range(users + users // 7)])
+    keys = names_of(np.arange(users + users // 7))
     rng = np.random.default_rng(5)
     table = pa.table(
         {
@@ -236,23 +252,14 @@ def enrich(count: int, users: int, runs: int) -> dict[str, Any]:
 
 
 def split(count: int, runs: int) -> dict[str, Any]:
-    """A batch of six columns into one batch for each of 40 event names of Zipf's frequencies."""
-    weights = 1 / np.arange(1, NAMES + 1)
+    """A batch of decoded events of the shopping app, all its columns, into one batch for each event name."""
 
     def batch(seed: int) -> pa.RecordBatch:
-        rng = np.random.default_rng(seed)
-        names = pa.array([f"Event number {number}" for number in range(NAMES)])
-        numbers = rng.integers(0, 1 << 60, count)
-        return pa.record_batch(
-            {
-                "event": names.take(pa.array(rng.choice(NAMES, count, p=weights / weights.sum()))),
-                "event_id": ids_of(rng, count),
-                "timestamp": pa.array(numbers),
-                "session_id": pa.array(numbers),
-                "flags": pa.array(numbers.astype(np.int32)),
-                "device_id": pa.array(np.char.mod("%020d", numbers)),
-            }
-        )
+        decoder = Decoder()
+        for block in stream(Spec(count, seed, START_MS, GAP_MS)):
+            for body in block.bodies:
+                decoder.append(body, START_MS + GAP_MS)
+        return decoder.finish()[0]
 
     def groups(parts: list[tuple[str, Any]]) -> dict[str, int]:
         return {name: len(part) for name, part in parts}
@@ -262,7 +269,7 @@ def split(count: int, runs: int) -> dict[str, Any]:
         return [(str(name[0]), part) for name, part in parted.items()]
 
     def by_pyarrow(given: pa.RecordBatch) -> list[tuple[str, Any]]:
-        encoded = given.column("event").dictionary_encode()
+        encoded = given.column("event")
         order = np.argsort(encoded.indices.to_numpy(), kind="stable")
         taken, codes = given.take(pa.array(order)), encoded.indices.to_numpy()[order]
         starts = np.append(np.flatnonzero(np.diff(codes, prepend=-1)), len(codes))
