@@ -39,16 +39,17 @@ NAMES = ["Product Viewed", "Product Added", "Cart Viewed", "Checkout Started", "
 COLUMNS = ("messageId", "event", "type", "anonymousId", "originalTimestamp", "properties")
 
 
-def make_events(count: int, seed: int) -> list[bytes]:
-    """Track events of about 340 bytes, no two alike."""
+def make_events(count: int, seed: int, until_ms: int = RECEIVED_AT) -> list[bytes]:
+    """Track events of about 340 bytes, no two alike, of the five minutes before ``until_ms``; 40 of a phone."""
     rng = random.Random(seed)
+    phones = [str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(-(-count // 40))]
     events = []
     for number in range(count):
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime((RECEIVED_AT - rng.randrange(60_000_000)) / 1000))
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime((until_ms - rng.randrange(300_000)) / 1000))
         event = {
             "type": "track",
             "messageId": str(uuid.UUID(int=rng.getrandbits(128))),
-            "anonymousId": str(uuid.UUID(int=rng.getrandbits(128))),
+            "anonymousId": rng.choice(phones),
             "event": rng.choice(NAMES),
             "originalTimestamp": f"{at}.{rng.randrange(1000):03}Z",
             "context": {

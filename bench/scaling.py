@@ -22,6 +22,7 @@ from eventmill import Enricher, RotatingBloom, Sessionizer
 from eventmill._native.decode import Decoder
 from eventmill.kernels import cpu
 from eventmill.kernels.partition import partition
+from eventmill.serve.tuning import tune
 
 THREADS = 2
 Work = Callable[[], object]
@@ -29,6 +30,8 @@ Work = Callable[[], object]
 
 def run(*, smoke: bool = False) -> dict[str, Any]:
     """Every kernel, one thread and two taking turns."""
+    if not smoke:
+        tune()
     items, calls, runs = (200, 2, 1) if smoke else (65_536, 40, 7)
     makers = {"decode": decode, "dedup": dedup, "sessionize": sessionize, "enrich": enrich, "partition": split}
     return {

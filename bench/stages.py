@@ -1,7 +1,6 @@
 """What an event costs in each of the processor's stages, and in all from a request's body to a frame (``eventmill bench``).
 
-Two kinds of traffic: the generator's shopping app, whose phones send many events each, and plain events of 340 bytes, each of
-another phone.
+Two kinds of traffic: the generator's shopping app with its retries, late and bad events, and plain events of 340 bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 from bench import machine
 from bench.decode import make_events, to_bodies
 from bench.report import picture
-from eventmill.bench import Costs, measure
+from eventmill.bench import SPAN_MS, START_MS, Costs, measure
 from eventmill.serve.tuning import tune
 
 
@@ -36,7 +35,7 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
 
 def plain(events: int, batch: int) -> Callable[[int], list[bytes]]:
     """Bodies for each run."""
-    return lambda run: to_bodies(make_events(events, run), batch)
+    return lambda run: to_bodies(make_events(events, run, START_MS + (run + 1) * SPAN_MS), batch)
 
 
 def render(figures: dict[str, Any]) -> str:

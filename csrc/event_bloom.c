@@ -106,9 +106,9 @@ static bool observe_aside(em_event_bloom *bloom, const calendar *now, const run 
     if (number == NO_NUMBER)
         return em_bloom_put(&bloom->late, hash);
     if (number < now->on_time)
-        return em_bloom_put(&bloom->late, hash) & !holds(run->lines[i], hash);
+        return (int)em_bloom_put(&bloom->late, hash) & (int)!holds(run->lines[i], hash);
     if (number < now->ahead)
-        return put_counted(bloom, slot, hash) & !em_bloom_holds(&bloom->late, hash);
+        return (int)put_counted(bloom, slot, hash) & (int)!em_bloom_holds(&bloom->late, hash);
     /* Into the list also when `late` holds it: that may be an error, and then nothing else would remember the id. */
     if (bloom->waiting[slot]++ < bloom->list_max)
         bloom->lists[slot * bloom->list_max + bloom->waiting[slot] - 1] = hash;
@@ -255,13 +255,10 @@ static void open_slice(em_event_bloom *bloom, uint32_t slot) {
     }
 }
 
-static void turn_to(em_event_bloom *bloom, int64_t slice) {
-    const int64_t old = bloom->slice;
-    const bool first = old == EM_BLOOM_NO_SLICE;
-    bloom->slice = slice;
-    for (int64_t was = old - bloom->lateness; !first && was <= old + EARLY && !is_open(bloom, was); was++)
+static void turn_from(em_event_bloom *bloom, int64_t old) {
+    for (int64_t was = old - bloom->lateness; was <= old + EARLY && !is_open(bloom, was); was++)
         bloom->waiting[slot_of(bloom, was)] = 0;
-    for (int64_t step = 1; !first && step <= slice - old && step <= bloom->slots; step++) {
+    for (int64_t step = 1; step <= bloom->slice - old && step <= bloom->slots; step++) {
         uint32_t slot = slot_of(bloom, old + EARLY + step);
         clear_slice(bloom, slot, step == 1 ? bloom->swept : 0, bloom->blocks);
         bloom->ids[slot] = 0;
@@ -270,6 +267,13 @@ static void turn_to(em_event_bloom *bloom, int64_t slice) {
         else
             bloom->waiting[slot] = 0;
     }
+}
+
+static void turn_to(em_event_bloom *bloom, int64_t slice) {
+    const int64_t old = bloom->slice;
+    bloom->slice = slice;
+    if (old != EM_BLOOM_NO_SLICE)
+        turn_from(bloom, old);
     bloom->swept = 0;
     em_bloom_advance(&bloom->late, slice * bloom->slice_ms);
 }

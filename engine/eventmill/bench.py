@@ -29,8 +29,9 @@ from eventmill.core.stage import Stage, StatefulStage
 from eventmill.generate.stream import Spec, stream
 from eventmill.process.pipeline import FOLD_EVENTS, build_stages
 
-_START_MS: Final = 1_795_000_000_000
-_SPAN_MS: Final = 3_600_000
+#: Run n's events are of the span that ends at START_MS + (n + 1) * SPAN_MS.
+START_MS: Final = 1_795_000_000_000
+SPAN_MS: Final = 3_600_000
 #: Users in the dimension table; the generator's logged-in users are among them.
 _USERS: Final = 200_000
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def measure(
         stages = build_stages(_config(Path(folder)))
         taken: list[dict[str, float]] = []
         for number in range(runs + 1):
-            run = _Run(stages, bodies_of(number), _START_MS + (number + 1) * _SPAN_MS)
+            run = _Run(stages, bodies_of(number), START_MS + (number + 1) * SPAN_MS)
             if number:
                 taken.append(run.costs())
             progress(events)
@@ -130,13 +131,13 @@ def _config(folder: Path) -> Config:
 
 
 def _bodies(events: int, batch_events: int, run: int) -> list[bytes]:
-    spec = Spec(events, run, _START_MS + run * _SPAN_MS, _SPAN_MS, batch_size=batch_events)
+    spec = Spec(events, run, START_MS + run * SPAN_MS, SPAN_MS, batch_size=batch_events)
     return [body for block in stream(spec) for body in block.bodies]
 
 
 def _stored(written: Frame) -> StoredFrame:
     return StoredFrame(
-        written.topic, 0, 0, _START_MS, written.events, written.key, written.headers, bytes(written.payload)
+        written.topic, 0, 0, START_MS, written.events, written.key, written.headers, bytes(written.payload)
     )
 
 

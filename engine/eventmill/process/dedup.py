@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from eventmill.core.config import DedupConfig
 from eventmill.core.schema import Flag
@@ -45,11 +45,14 @@ class Dedup:
             return Outcome(batch)
         times = batch.column("received_at"), batch.column("original_timestamp")
         fresh = self._bloom.observe(batch.column("event_id"), *times)
-        rescued = pc.not_equal(pc.bit_wise_and(batch.column("flags"), int(Flag.RESCUED)), 0)
-        passes = pc.or_(fresh, rescued)
-        if pc.all(passes).as_py():
+        seen = np.flatnonzero(~fresh.to_numpy(zero_copy_only=False))
+        flags = batch.column("flags").to_numpy()[seen]
+        suspects = seen[flags & int(Flag.RESCUED) == 0]
+        if len(suspects) == 0:
             return Outcome(batch)
-        return Outcome(batch.filter(passes), suspects=batch.filter(pc.invert(passes)))
+        passes = np.ones(batch.num_rows, np.bool_)
+        passes[suspects] = False
+        return Outcome(batch.filter(pa.array(passes)), suspects=batch.take(pa.array(suspects)))
 
     def snapshot(self) -> bytes:
         """The filter with its parameters and secret."""
