@@ -35,7 +35,7 @@ class Enricher:
             raise ValueError(f"the table has no column {key!r}; it has {', '.join(dimensions.schema.names)}")
         if dimensions.num_columns == 1:
             raise ValueError(f"the table has no columns beside {key!r}; add the dimensions")
-        self.key, self.flag = key, np.int32(flag)
+        self.key, self.flag = key, int(flag)
         keys = as_array(dimensions.column(key), pa.string())
         if keys.null_count:
             raise ValueError(f"the column {key!r} has nulls; leave those rows out")
