@@ -31,7 +31,10 @@ def program(name: str, package: str) -> str:
 
 def _install(name: str, package: str) -> str | None:
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # no service of its own
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", package]):
+    for command in (
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package],
+    ):
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Unavailable(f"`{' '.join(command)}` failed: {done.stderr[-500:]}")

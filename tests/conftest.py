@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+
+from serving import Serving
 from testbed.kafka import Kafka
 from testbed.packages import Unavailable
 from testbed.redis import Redis
-
-from serving import Serving
 
 
 def _had(server):

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
+
 from testbed.faults import Api, Conditions, Fault, FaultProxy
 from testbed.process import free_port
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer
+
+from serving import eventually
 from testbed import packages
 from testbed.kafka import Kafka, _java_hash
 from testbed.packages import Unavailable
-
-from serving import eventually
 
 
 def produce(bootstrap, topic, values):
