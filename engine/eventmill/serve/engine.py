@@ -224,8 +224,9 @@ class Engine:
         for count in self.stores.log.ledger():
             totals[count.hop] += count.events
         lags = self.in_flight()
-        for group, lag in lags.items():
-            metrics.LAG.labels(group).set(lag)
+        for group, topic in _CONSUMERS:
+            metrics.LAG.labels(group).set(lags[group])
+            metrics.LAG_SECONDS.labels(group).set(self.stores.log.lag_seconds(group, topic, 0))
         return {"ledger": totals, "lag": lags, "in_flight": sum(lags.values()), "pressure": self.stores.log.pressure()}
 
     def _run_upkeep(self) -> None:
