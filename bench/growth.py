@@ -27,7 +27,7 @@ from eventmill.serve.tuning import tune
 
 _BATCH: Final = 65_536
 #: States that are smaller are lost in what the process itself allocates.
-_MEASURED_BYTES: Final = 1_000_000
+_MEASURED_BYTES: Final = 10_000_000
 _LOADS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 
