@@ -134,7 +134,7 @@ def test_a_fold_by_todays_schemas_would_differ_and_this_test_would_see_it(log, t
 @pytest.mark.parametrize("point", ["processed", "produced", "offsets sent", "committed"])
 def test_a_change_broken_off_counts_only_when_committed(log, tmp_path, point):
     source = Given(SchemaSet.of([price("1")]))
-    one, book = start(log, tmp_path / "state", source)
+    one, _ = start(log, tmp_path / "state", source)
     append(log, purchases(0, -5, "x"))
     run(one)
     one.close()
@@ -150,7 +150,7 @@ def test_a_change_broken_off_counts_only_when_committed(log, tmp_path, point):
         broken.step(0)
     broken.close()
     # What comes up instead finds the source as it was before.
-    one, book = start(log, tmp_path / "state", Given(SchemaSet.of([price("1")])))
+    one, _ = start(log, tmp_path / "state", Given(SchemaSet.of([price("1")])))
     run(one)
     one.close()
     committed = point == "committed"

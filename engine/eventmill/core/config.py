@@ -90,7 +90,7 @@ class ProcessConfig:
 
 @dataclass(frozen=True, slots=True)
 class SchemasConfig:
-    """Where the schemas of events come from: a registry if one is named, else a folder (by default ``schemas`` in the data folder)."""
+    """Where schemas come from: a registry if one is named, else a folder (by default ``schemas`` in the data folder)."""
 
     folder: str = ""
     registry: str = ""

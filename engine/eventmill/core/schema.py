@@ -68,8 +68,8 @@ REJECT: Final = pa.schema(
     ]
 )
 
-#: A dead letter on the log: where it died, and what it was, as far as that is known. ``schema`` names the schema's id and version,
-#: ``path`` (JSON Pointer into ``properties``) and ``rule`` what of it was broken; ``raw_offset`` is the event's frame.
+#: A dead letter on the log: where it died, and what it was, as far as that is known. ``schema`` is the schema's id and version,
+#: ``path`` (JSON Pointer into ``properties``) and ``rule`` tell what of it was broken; ``raw_offset`` is the event's frame.
 DEAD: Final = pa.schema(
     [
         *REJECT,

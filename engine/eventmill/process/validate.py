@@ -10,7 +10,6 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmill.core.frame import to_batch
 from eventmill.core.ids import format_event_id
 from eventmill.core.schema import DEAD, Flag, Reason
 from eventmill.core.stage import Outcome
@@ -28,44 +27,26 @@ class Validate:
     name: Final = "validate"
 
     def __init__(self, blocked_events: Sequence[str], book: SchemaBook | None = None) -> None:
-        self._blocked = pa.array(sorted(blocked_events), pa.string())
+        self._blocked = tuple(blocked_events)
         self._book = book
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """Bad rows are rejects, the others go on."""
-        if batch.num_rows == 0:
+        ruling = None if self._book is None else self._book.current
+        if batch.num_rows == 0 or (ruling is None and not self._blocked):
             return Outcome(batch)
-        blocked = self._refused(batch)
-        if blocked is not None:
-            batch, letters = blocked
-            judged = self._judged(batch)
-            rejects = pa.Table.from_batches([letters, *([judged.rejects] if judged.rejects is not None else [])])
-            return Outcome(judged.events, rejects=to_batch(rejects))
-        return self._judged(batch)
-
-    def _refused(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch] | None:
-        if len(self._blocked) == 0:
-            return None
-        blocked = pc.is_in(batch.column("event"), value_set=self._blocked)
-        if not pc.any(blocked).as_py():
-            return None
-        return batch.filter(pc.invert(blocked)), _blocked_letters(batch.filter(blocked))
-
-    def _judged(self, batch: pa.RecordBatch) -> Outcome:
-        if self._book is None or self._book.current is None:
-            return Outcome(batch)
-        verdict = self._book.current.judge(batch)
-        if verdict is None:
-            return Outcome(batch)
+        verdict = None if ruling is None else ruling.judge(batch)
+        refused = refusals(batch, self._blocked, verdict)
         events = batch
-        if verdict.unknown.any():
+        if verdict is not None and verdict.unknown.any():
             events = flagged(batch, verdict.unknown, Flag.SCHEMA_UNKNOWN)
-            self._book.unjudged += int(verdict.unknown.sum())
-        if not verdict.broken:
+            if self._book is not None:
+                self._book.unjudged += int(verdict.unknown.sum())
+        if not refused:
             return Outcome(events)
         keep = np.ones(batch.num_rows, np.bool_)
-        keep[list(verdict.broken)] = False
-        return Outcome(events.filter(pa.array(keep)), rejects=schema_letters(batch, verdict))
+        keep[list(refused)] = False
+        return Outcome(events.filter(pa.array(keep)), rejects=_letters(batch, refused))
 
 
 def flagged(batch: pa.RecordBatch, rows: Any, flag: Flag) -> pa.RecordBatch:
@@ -75,33 +56,36 @@ def flagged(batch: pa.RecordBatch, rows: Any, flag: Flag) -> pa.RecordBatch:
     return batch.set_column(place, batch.schema.field(place), pa.array(flags, pa.int32()))
 
 
-def schema_letters(batch: pa.RecordBatch, verdict: Verdict) -> pa.RecordBatch:
-    """The broken rows as dead letters."""
-    letters = []
-    chosen = batch.take(pa.array(sorted(verdict.broken), pa.int64()))
-    for number, row in zip(sorted(verdict.broken), chosen.to_pylist(), strict=True):
-        schema, failure = verdict.broken[number]
+def refusals(batch: pa.RecordBatch, blocked: Sequence[str], verdict: Verdict | None) -> dict[int, dict[str, Any]]:
+    """Per refused row of a RAW batch what its dead letter says of it."""
+    refused: dict[int, dict[str, Any]] = {}
+    for row, (schema, failure) in ({} if verdict is None else verdict.broken).items():
         named = f"{schema.identity}@{schema.version}"
-        detail = f"{failure.path or '/'} of {row['event']!r} breaks {failure.rule!r} of schema {named}"
-        letters.append(
-            _letter(Reason.SCHEMA, detail, row) | {"schema": named, "path": failure.path, "rule": failure.rule}
-        )
-    return pa.RecordBatch.from_pylist(letters, DEAD)
+        refused[row] = _about(
+            Reason.SCHEMA,
+            f"{failure.path or '/'} of {schema.event!r} breaks {failure.rule!r} of schema {named}",
+            schema.event,
+        ) | {"schema": named, "path": failure.path, "rule": failure.rule}
+    if blocked:
+        names = batch.column("event")
+        for row in np.flatnonzero(pc.is_in(names, value_set=pa.array(sorted(blocked), pa.string()))).tolist():
+            name = names[row].as_py()
+            refused[row] = _about(Reason.BLOCKED_EVENT, f"{name!r} is listed in process.blocked_events", name)
+    return refused
 
 
-def _blocked_letters(batch: pa.RecordBatch) -> pa.RecordBatch:
+def _about(reason: Reason, detail: str, event: str) -> dict[str, Any]:
+    nothing = dict.fromkeys(("schema", "path", "rule"))
+    return {"reason": reason.value, "detail": detail, "stage": Validate.name, "event": event, **nothing}
+
+
+def _letters(batch: pa.RecordBatch, refused: dict[int, dict[str, Any]]) -> pa.RecordBatch:
+    rows = sorted(refused)
     letters = [
-        _letter(Reason.BLOCKED_EVENT, f"{row['event']!r} is listed in process.blocked_events", row)
-        for row in batch.to_pylist()
+        refused[number] | {"payload": client_event(row), "received_at": row["received_at"], "event_id": row["event_id"]}
+        for number, row in zip(rows, batch.take(pa.array(rows, pa.int64())).to_pylist(), strict=True)
     ]
     return pa.RecordBatch.from_pylist(letters, DEAD)
-
-
-def _letter(reason: Reason, detail: str, row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "reason": reason.value, "detail": detail, "payload": client_event(row), "received_at": row["received_at"],
-        "stage": Validate.name, "event": row["event"], "event_id": row["event_id"],
-    }  # fmt: skip
 
 
 def client_event(row: dict[str, Any]) -> bytes:

@@ -44,8 +44,8 @@ def epochs(log: Log, partition: int = 0) -> list[Epoch]:
     position, end = log.start_offset(Topic.SCHEMAS, partition), log.end_offset(Topic.SCHEMAS, partition)
     while position < end:
         frames = log.read(Topic.SCHEMAS, partition, position, events_max=_READ_EVENTS, to_offset=end)
-        for row in frame.decode_all(frames, SCHEMAS).to_pylist():
-            found.append(Epoch(row["from_offset"], load_set(row["content"])))
+        rows = frame.decode_all(frames, SCHEMAS).to_pylist()
+        found += [Epoch(row["from_offset"], load_set(row["content"])) for row in rows]
         position = frames[-1].offset + 1
     return found
 

@@ -224,4 +224,3 @@ def _require(document: Any, references: Mapping[str, Any], where: str) -> None:
 def _used(document: Any, references: Mapping[str, Any]) -> Mapping[str, Any]:
     """All references, if the document has any."""
     return references if b'"$ref"' in orjson.dumps(document) else {}
-
