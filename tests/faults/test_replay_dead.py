@@ -95,7 +95,7 @@ def test_mended_by_a_patch_each_comes_back_once_with_its_id_and_times(house):
     append(house.log, purchases(0, 1, "2.5", "3", "x"))
     house.run()
     before = house.dead()
-    report = house.replay(patch=".properties.price |= tonumber | .messageId = \"other\" | .originalTimestamp = null")
+    report = house.replay(patch='.properties.price |= tonumber | .messageId = "other" | .originalTimestamp = null')
     house.run()
     assert (report.read, report.replayed, report.still_dead, report.skipped) == (3, 2, 1, 0)
     rows = {row["message_id"]: row for row in house.stored()}
@@ -132,7 +132,9 @@ def test_letters_put_back_past_the_filter_would_be_doubled_and_this_test_would_s
     append(house.log, purchases(0, "7"), purchases(0, 7))
     house.run()
     house.replay(patch=".properties.price |= tonumber")
-    batch = frame.decode_all(house.log.read(Topic.RAW, 0, house.log.end_offset(Topic.RAW, 0) - 1, events_max=9), raw(("a", {})).schema)
+    batch = frame.decode_all(
+        house.log.read(Topic.RAW, 0, house.log.end_offset(Topic.RAW, 0) - 1, events_max=9), raw(("a", {})).schema
+    )
     place = batch.schema.get_field_index("flags")
     flags = pa.array(batch.column("flags").to_numpy() | int(Flag.RESCUED), pa.int32())
     append(house.log, batch.set_column(place, batch.schema.field(place), flags))
@@ -141,7 +143,12 @@ def test_letters_put_back_past_the_filter_would_be_doubled_and_this_test_would_s
 
 
 def test_letters_are_grouped_by_cause_and_chosen_by_cause_reason_event_and_time(house):
-    append(house.log, purchases(0, "x", "y", -1), purchases(10, "z", at=START_MS + 3_600_000), raw(("purchase", {}), first=20))
+    append(
+        house.log,
+        purchases(0, "x", "y", -1),
+        purchases(10, "z", at=START_MS + 3_600_000),
+        raw(("purchase", {}), first=20),
+    )
     house.run()
     whole = house.replay(dry_run=True).as_dict()
     assert [(cause["rule"], cause["path"], cause["read"]) for cause in whole["causes"]] == [

@@ -32,6 +32,7 @@ from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.query.service import QueryService
 from eventmill.serve.engine_log import open_log
+from eventmill.serve.revise import any_flagged, revise_realtime, revised
 from eventmill.serve.upkeep import keep_up
 from eventmill.serve.worker import Worker
 from eventmill.sinks.realtime.store import RealtimeStore
@@ -262,8 +263,13 @@ class Engine:
             self.stores.log.trim(topic, 0, now - parse_duration_ms(retention))
 
     def compact(self) -> dict[str, Any]:
-        """Compact the lake and tidy it."""
-        return keep_up(self.stores.lake, self.config)
+        """Compact the lake and tidy it; judge what was stored while its schema was not known."""
+        ruling = self.book.newest()
+        if ruling is None or not any_flagged(self.stores.realtime):
+            return keep_up(self.stores.lake, self.config)
+        end = self.stores.log.committed(groups.LAKE, Topic.ENRICHED, 0)
+        report = keep_up(self.stores.lake, self.config, put_right=lambda batch: revised(batch, ruling))
+        return {**report, "schemas_known": revise_realtime(self.stores.realtime, ruling, end)}
 
     def wait_stored(self, timeout_s: float) -> bool:
         """Wait until everything on the log stands in both stores."""

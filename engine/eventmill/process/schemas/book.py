@@ -72,6 +72,8 @@ class SchemaBook:
         self._newest: Ruling | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        #: Whether the source answered when it was asked last.
+        self.reachable = False
         #: Events that were accepted and flagged since the start because nobody knows their schema.
         self.unjudged = 0
         #: What is in force now; ``None``: no schemas.
@@ -106,10 +108,20 @@ class SchemaBook:
                     self._newest = ruling
         except SchemaError as error:
             logger.warning("schemas are as before: %s", error)
-            self._reached(False)
+            self._say(False)
             return False
-        self._reached(True)
+        self._say(True)
         return True
+
+    def _say(self, reachable: bool) -> None:
+        self.reachable = reachable
+        self._reached(reachable)
+
+    def newest(self) -> Ruling | None:
+        """What the source had last, compiled anew for another thread; ``None`` while it is out of reach."""
+        with self._lock:
+            newest = self._newest if self.reachable else None
+        return None if newest is None else Ruling(newest.schemas)
 
     def recover(self) -> None:
         """Read the records; to be called before a fold."""

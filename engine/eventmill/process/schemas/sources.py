@@ -186,7 +186,8 @@ class RegistrySource:
             text = orjson.dumps(document).decode()
             subject = self._subject(event)
             self._client.register_schema(subject, Registered(text, "JSON"))
-            version = self._client.get_latest_version(subject).version or 1
+            # Not get_latest_version: the client remembers what that said before.
+            version = self._client.lookup_schema(subject, Registered(text, "JSON")).version or 1
             found = self._read(event, subject, version)
             if found is None:
                 raise SchemaError(
