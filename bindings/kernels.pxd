@@ -132,6 +132,31 @@ cdef extern from "partition.h" nogil:
     int32_t em_murmur2(const uint8_t *key, size_t length)
 
 
+cdef extern from "schema.h" nogil:
+    ctypedef struct em_schema_node:
+        pass
+    ctypedef struct em_schema_key:
+        pass
+    ctypedef struct em_schema_value:
+        pass
+    ctypedef struct em_schema:
+        const em_schema_node *nodes
+        const em_schema_key *keys
+        const em_schema_value *values
+        const uint8_t *text
+    ctypedef struct em_schema_deferred:
+        int32_t *rows
+        int32_t *nodes
+        int32_t *begins
+        int32_t *ends
+        size_t capacity
+
+    size_t em_schema_check(
+        const em_schema *schema, const int32_t *offsets, const uint8_t *data, const int32_t *rows, size_t n, uint8_t *passes,
+        em_schema_deferred *deferred
+    )
+
+
 cdef inline em_strings as_strings(const int32_t[::1] offsets, const uint8_t[::1] data) except *:
     """A column of ``len(offsets) - 1`` strings; ``data`` has at least one byte, which may lie beyond the last string."""
     cdef Py_ssize_t n = offsets.shape[0] - 1

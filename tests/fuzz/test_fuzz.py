@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 OUT = ROOT / "build" / "fuzz"
 #: Targets in C, and how many times the usual share of time each is worth.
-TARGETS = {"decode": 3, "text": 1, "bloom": 1, "event_bloom": 1, "sessionize": 1, "columns": 1}
+TARGETS = {"decode": 3, "text": 1, "bloom": 1, "event_bloom": 1, "sessionize": 1, "columns": 1, "schema": 1}
 DIFFERENTIAL_SHARES = 10
 INPUT_BYTES_MAX = 2048
 

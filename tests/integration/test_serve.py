@@ -129,7 +129,8 @@ def test_dead_letters_come_back_when_their_cause_is_gone(serve):
     assert server.sql("SELECT count() FROM events") == [[1]]
     assert server.stop() == 0
     report = eventmill("replay", "--dead", "--data", str(server.data), "--json")
-    assert orjson.loads(report.stdout) == {"read": 3, "replayed": 2, "still_dead": 1, "skipped": 0}
+    found = orjson.loads(report.stdout)
+    assert [found[name] for name in ("read", "replayed", "still_dead", "skipped")] == [3, 2, 1, 0]
     again = eventmill("replay", "--dead", "--data", str(server.data), "--json")
     assert orjson.loads(again.stdout)["replayed"] == 0
     server = serve(data=server.data)

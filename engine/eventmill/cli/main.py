@@ -17,7 +17,8 @@ COMMANDS: Final = {
     "audit": ("eventmill.cli.ledger", "audit"),
     "trace": ("eventmill.cli.ledger", "trace"),
     "compact": ("eventmill.cli.maintain", "compact"),
-    "replay": ("eventmill.cli.maintain", "replay"),
+    "replay": ("eventmill.cli.replay", "replay"),
+    "schema": ("eventmill.cli.schema", "schema"),
     "bench": ("eventmill.cli.bench", "bench"),
 }
 

@@ -89,6 +89,16 @@ class ProcessConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SchemasConfig:
+    """Where schemas come from: a registry if one is named, else a folder (by default ``schemas`` in the data folder)."""
+
+    folder: str = ""
+    registry: str = ""
+    subject: str = "{event}"
+    refresh_interval: str = "10s"
+
+
+@dataclass(frozen=True, slots=True)
 class RealtimeConfig:
     """The real-time store."""
 
@@ -128,6 +138,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
+    schemas: SchemasConfig = field(default_factory=SchemasConfig)
     realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
     lake: LakeConfig = field(default_factory=LakeConfig)
     query: QueryConfig = field(default_factory=QueryConfig)
@@ -161,6 +172,7 @@ _DURATIONS = {
     "dead_retention",
     "idle_timeout",
     "lateness",
+    "refresh_interval",
     "request_deadline",
     "retention",
     "session_gap",

@@ -47,5 +47,9 @@ class QueryError(EventmillError, ValueError):
     """A query is wrong or not allowed; the message tells what to change."""
 
 
+class SchemaError(EventmillError):
+    """A schema is not valid, refers to what is not there, or cannot be had from where it is kept."""
+
+
 class DataFolderBusy(EventmillError):
     """Another process holds the data folder."""

@@ -18,7 +18,12 @@ _READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 def encode(
-    topic: Topic, batch: pa.RecordBatch, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    topic: Topic,
+    batch: pa.RecordBatch,
+    *,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    partition: int = 0,
 ) -> Frame:
     """One frame of ``batch``: an Arrow IPC stream whose buffers are compressed by LZ4."""
     sink = pa.BufferOutputStream()
@@ -30,6 +35,7 @@ def encode(
         events=batch.num_rows,
         key=None if key is None else key.encode(),
         headers={"schema": str(SCHEMA_VERSION), "content-type": CONTENT_TYPE, **(headers or {})},
+        partition=partition,
     )
 
 

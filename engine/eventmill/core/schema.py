@@ -68,6 +68,30 @@ REJECT: Final = pa.schema(
     ]
 )
 
+#: A dead letter on the log: where it died, and what it was, as far as that is known. ``schema`` is the schema's id and version,
+#: ``path`` (JSON Pointer into ``properties``) and ``rule`` tell what of it was broken; ``raw_offset`` is the event's frame.
+DEAD: Final = pa.schema(
+    [
+        *REJECT,
+        pa.field("stage", pa.string()),
+        pa.field("event", pa.string()),
+        pa.field("event_id", EVENT_ID),
+        pa.field("schema", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("rule", pa.string()),
+        pa.field("raw_offset", pa.int64()),
+    ]
+)
+
+#: A change of the schemas in force: from this raw offset on those that ``content`` (JSON) holds.
+SCHEMAS: Final = pa.schema(
+    [
+        pa.field("from_offset", pa.int64(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("content", pa.binary(), nullable=False),
+    ]
+)
+
 DIMENSION_NAMES: Final = tuple(field.name for field in _DIMENSIONS)
 
 
@@ -84,6 +108,8 @@ class Flag(IntFlag):
     LATE = 1 << 7
     RESCUED = 1 << 8
     REPLAYED = 1 << 9
+    SCHEMA_UNKNOWN = 1 << 10
+    SCHEMA_BROKEN = 1 << 11
 
 
 class Reason(StrEnum):
@@ -99,10 +125,11 @@ class Reason(StrEnum):
     NAME_TOO_LONG = "name_too_long"
     TOO_DEEP = "too_deep"
     BLOCKED_EVENT = "blocked_event"
+    SCHEMA = "schema"
 
 
 #: The reasons that the decoder can give, in the order of the C enum ``em_reject`` (1-based there).
-DECODE_REASONS: Final = tuple(reason for reason in Reason if reason is not Reason.BLOCKED_EVENT)
+DECODE_REASONS: Final = tuple(reason for reason in Reason if reason not in (Reason.BLOCKED_EVENT, Reason.SCHEMA))
 
 
 class Topic(StrEnum):
@@ -112,6 +139,7 @@ class Topic(StrEnum):
     ENRICHED = "enriched"
     DEAD = "dead"
     SUSPECTS = "suspects"
+    SCHEMAS = "schemas"
 
 
 class Hop(StrEnum):

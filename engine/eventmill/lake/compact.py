@@ -88,8 +88,8 @@ def compact(
 ) -> CompactReport:
     """Compact what was appended since the last time. ``progress`` is told rows done and rows in all.
 
-    ``gap_ms`` is the sessions' gap; ``enrich`` gets the rows whose dimensions are unknown (EVENT) and gives them back, in
-    any order; ``now_ms`` goes into the snapshot's summary. Raises ``DataFolderBusy`` when another compaction runs,
+    ``gap_ms`` is the sessions' gap; ``enrich`` gets the rows whose dimensions or schema are unknown (EVENT) and gives them
+    back, in any order; ``now_ms`` goes into the snapshot's summary. Raises ``DataFolderBusy`` when another compaction runs,
     ``StateError`` when one has replaced the files that this one read, ``StoreError`` when the store fails; the table is as
     before then.
     """
@@ -214,7 +214,7 @@ def _rows(plan: _Plan, index: int) -> pa.Table:
 
 
 def _unknown(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.not_equal(pc.bit_wise_and(rows.column("flags"), int(Flag.DIMENSIONS_UNKNOWN)), 0)
+    return pc.not_equal(pc.bit_wise_and(rows.column("flags"), int(Flag.DIMENSIONS_UNKNOWN | Flag.SCHEMA_UNKNOWN)), 0)
 
 
 def _enrich(rows: pa.Table, enrich: Enrich) -> tuple[pa.Table, int]:

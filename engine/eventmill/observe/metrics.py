@@ -32,6 +32,14 @@ PENDING_BYTES: Final = Gauge(
 STORED: Final = Counter("eventmill_events_stored", "Events stored", ["store"])
 PROCESSED: Final = Counter("eventmill_events_processed", "Raw events taken by the processor")
 JUDGED: Final = Counter("eventmill_suspects_judged", "Suspects looked up exactly")
+SCHEMAS_REACHED: Final = Gauge(
+    "eventmill_schemas_reached", "1 while the source of schemas answers, else 0", multiprocess_mode="mostrecent"
+)
+SCHEMA_UNKNOWN: Final = Gauge(
+    "eventmill_events_schema_unknown",
+    "Events accepted and flagged since the start because their schema was not known",
+    multiprocess_mode="mostrecent",
+)
 LAG: Final = Gauge(
     "eventmill_lag_events", "Events a consumer has still to take", ["group"], multiprocess_mode="mostrecent"
 )

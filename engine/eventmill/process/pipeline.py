@@ -22,7 +22,7 @@ from eventmill.core.config import Config
 from eventmill.core.errors import StateError
 from eventmill.core.linger import linger
 from eventmill.core.log import Count, Frame, Log, StoredFrame
-from eventmill.core.schema import EVENT, RAW, REJECT, Hop, Topic
+from eventmill.core.schema import DEAD, EVENT, RAW, Hop, Topic
 from eventmill.core.stage import Outcome, Stage, StatefulStage
 from eventmill.core.tail import StoredBatch, Tail
 from eventmill.core.threads import name_thread
@@ -30,6 +30,8 @@ from eventmill.kernels.sessionize import Sessionizer
 from eventmill.process.checkpoint import Checkpoints, Snapshot
 from eventmill.process.dedup import Dedup, build_filter
 from eventmill.process.enrich import Enrich
+from eventmill.process.letters import with_offsets
+from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.sessionize import Sessionize
 from eventmill.process.validate import Validate
 
@@ -41,12 +43,12 @@ PARTITION = 0
 FOLD_EVENTS: Final = 16_384
 
 
-def build_stages(config: Config) -> list[Stage | StatefulStage]:
-    """The stages, in order."""
+def build_stages(config: Config, book: SchemaBook | None = None) -> list[Stage | StatefulStage]:
+    """The stages, in order; ``book`` knows the schemas in force."""
     process = config.process
     return [
         Dedup(build_filter(config.dedup, populate=True)),
-        Validate(process.blocked_events),
+        Validate(process.blocked_events, book),
         Enrich(process.dimensions_file),
         Sessionize(Sessionizer(process.session_gap, process.lateness)),
     ]
@@ -75,10 +77,12 @@ class Processor:
         batch_interval_ms: int = 0,
         snapshot_interval_events: int,
         tail: Tail | None = None,
+        book: SchemaBook | None = None,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._log = log
         self._tail = tail
+        self._book = book
         self._build = stages
         self._stages: Sequence[Stage | StatefulStage] = ()
         self._checkpoints = Checkpoints(state_dir, checkpoint=checkpoint)
@@ -104,6 +108,8 @@ class Processor:
         started = time.perf_counter()
         self._finish_saving()
         committed = self._log.committed(groups.PROCESS, Topic.RAW, PARTITION)
+        if self._book is not None:
+            self._book.recover()
         self._stages = self._build()
         snapshot = self._checkpoints.newest(
             committed, lambda path, why: logger.warning("snapshot %s passed over: %s", path.name, why)
@@ -124,7 +130,9 @@ class Processor:
             frames = self._log.read(
                 Topic.RAW, PARTITION, position, events_max=self._batch_events_max, to_offset=committed
             )
-            for together in _by_events(frames):
+            for together in _by_events(frames, self._epoch):
+                if self._book is not None:
+                    self._book.turn_to(together[0].offset)
                 self._fold(together)
             folded += sum(stored.events for stored in frames)
             position = frames[-1].offset + 1
@@ -132,18 +140,22 @@ class Processor:
         self._events_since_snapshot = folded
         return Recovery(begin, committed, folded, time.perf_counter() - started)
 
+    def _epoch(self, offset: int) -> int:
+        return 0 if self._book is None else self._book.number(offset)
+
     def _stateful(self) -> list[StatefulStage]:
         return [stage for stage in self._stages if hasattr(stage, "snapshot")]  # type: ignore[misc]
 
     def _fold(self, frames: Sequence[StoredFrame]) -> tuple[pa.RecordBatch, list[pa.RecordBatch], list[pa.RecordBatch]]:
-        events = frame.decode_all(frames, RAW)
+        raw = events = frame.decode_all(frames, RAW)
         suspects: list[pa.RecordBatch] = []
         rejects: list[pa.RecordBatch] = []
         for stage in self._stages:
             outcome: Outcome = stage.apply(events)
             events = outcome.events
             suspects += [outcome.suspects] if outcome.suspects is not None else []
-            rejects += [outcome.rejects] if outcome.rejects is not None else []
+            if outcome.rejects is not None:
+                rejects.append(with_offsets(frame.conform(outcome.rejects, DEAD), raw.column("event_id"), frames))
         return events, suspects, rejects
 
     def step(self, timeout_s: float) -> int:
@@ -162,7 +174,7 @@ class Processor:
         if not frames:
             return 0
         enriched: list[pa.RecordBatch] = []
-        others: list[Frame] = []
+        others: list[Frame] = [] if self._book is None else self._book.adopt(frames[0].offset)
         counts: list[Count] = []
         for together in _by_events(frames):
             events, suspects, rejects = self._fold(together)
@@ -173,7 +185,7 @@ class Processor:
                 others.append(frame.encode(Topic.SUSPECTS, batch))
                 counts += ledger.counts(Hop.SUSPECT, batch)
             for batch in rejects:
-                others.append(frame.encode(Topic.DEAD, frame.conform(batch, REJECT)))
+                others.append(frame.encode(Topic.DEAD, batch))
                 counts += ledger.counts(Hop.INVALID, batch)
         outputs = [frame.encode(Topic.ENRICHED, batch) for batch in enriched]
         self._checkpoint("processed")
@@ -224,12 +236,12 @@ class Processor:
             self._saver.shutdown()
 
 
-def _by_events(frames: Sequence[StoredFrame]) -> Iterator[list[StoredFrame]]:
-    """The frames in groups of about ``FOLD_EVENTS`` events, each of whole frames."""
+def _by_events(frames: Sequence[StoredFrame], epoch: Callable[[int], int] = lambda _: 0) -> Iterator[list[StoredFrame]]:
+    """The frames in groups of about ``FOLD_EVENTS`` events, each of whole frames of one epoch."""
     together: list[StoredFrame] = []
     events = 0
     for stored in frames:
-        if together and events + stored.events > FOLD_EVENTS:
+        if together and (events + stored.events > FOLD_EVENTS or epoch(stored.offset) != epoch(together[0].offset)):
             yield together
             together, events = [], 0
         together.append(stored)

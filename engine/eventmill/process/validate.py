@@ -1,48 +1,91 @@
-"""What decoding alone cannot refuse: events that the operator does not want."""
+"""What decoding alone cannot refuse: events that the operator does not want, and events that break their schema."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmill.core.ids import format_event_id
-from eventmill.core.schema import REJECT, Reason
+from eventmill.core.schema import DEAD, Flag, Reason
 from eventmill.core.stage import Outcome
+from eventmill.process.schemas.book import SchemaBook
+from eventmill.process.schemas.ruling import Verdict
 
 
 class Validate:
-    """Stateless. Events named in ``process.blocked_events`` become dead letters."""
+    """Stateless: the schemas in force are those of the book, which are a function of the offset.
+
+    Events named in ``process.blocked_events``, and those that break their schema, become dead letters; those whose schema is
+    not known now are flagged.
+    """
 
     name: Final = "validate"
 
-    def __init__(self, blocked_events: Sequence[str]) -> None:
-        self._blocked = pa.array(sorted(blocked_events), pa.string())
+    def __init__(self, blocked_events: Sequence[str], book: SchemaBook | None = None) -> None:
+        self._blocked = tuple(blocked_events)
+        self._book = book
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
-        """Rows of blocked names are rejects, the others go on."""
-        if len(self._blocked) == 0 or batch.num_rows == 0:
+        """Bad rows are rejects, the others go on."""
+        ruling = None if self._book is None else self._book.current
+        if batch.num_rows == 0 or (ruling is None and not self._blocked):
             return Outcome(batch)
-        blocked = pc.is_in(batch.column("event"), value_set=self._blocked)
-        if not pc.any(blocked).as_py():
-            return Outcome(batch)
-        return Outcome(batch.filter(pc.invert(blocked)), rejects=_dead_letters(batch.filter(blocked)))
+        verdict = None if ruling is None else ruling.judge(batch)
+        refused = refusals(batch, self._blocked, verdict)
+        events = batch
+        if verdict is not None and verdict.unknown.any():
+            events = flagged(batch, verdict.unknown, Flag.SCHEMA_UNKNOWN)
+            if self._book is not None:
+                self._book.unjudged += int(verdict.unknown.sum())
+        if not refused:
+            return Outcome(events)
+        keep = np.ones(batch.num_rows, np.bool_)
+        keep[list(refused)] = False
+        return Outcome(events.filter(pa.array(keep)), rejects=_letters(batch, refused))
 
 
-def _dead_letters(batch: pa.RecordBatch) -> pa.RecordBatch:
-    rows = batch.to_pylist()
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array([Reason.BLOCKED_EVENT.value] * len(rows)),
-            pa.array([f"{row['event']!r} is listed in process.blocked_events" for row in rows]),
-            pa.array([client_event(row) for row in rows], pa.binary()),
-            batch.column("received_at"),
-        ],
-        schema=REJECT,
-    )
+def flagged(batch: pa.RecordBatch, rows: Any, flag: Flag) -> pa.RecordBatch:
+    """The batch with one more flag where ``rows`` (booleans) says so."""
+    place = batch.schema.get_field_index("flags")
+    flags = batch.column(place).to_numpy() | np.where(rows, np.int32(flag), np.int32(0))
+    return batch.set_column(place, batch.schema.field(place), pa.array(flags, pa.int32()))
+
+
+def refusals(batch: pa.RecordBatch, blocked: Sequence[str], verdict: Verdict | None) -> dict[int, dict[str, Any]]:
+    """Per refused row of a RAW batch what its dead letter says of it."""
+    refused: dict[int, dict[str, Any]] = {}
+    for row, (schema, failure) in ({} if verdict is None else verdict.broken).items():
+        named = f"{schema.identity}@{schema.version}"
+        refused[row] = _about(
+            Reason.SCHEMA,
+            f"{failure.path or '/'} of {schema.event!r} breaks {failure.rule!r} of schema {named}",
+            schema.event,
+        ) | {"schema": named, "path": failure.path, "rule": failure.rule}
+    if blocked:
+        names = batch.column("event")
+        for row in np.flatnonzero(pc.is_in(names, value_set=pa.array(sorted(blocked), pa.string()))).tolist():
+            name = names[row].as_py()
+            refused[row] = _about(Reason.BLOCKED_EVENT, f"{name!r} is listed in process.blocked_events", name)
+    return refused
+
+
+def _about(reason: Reason, detail: str, event: str) -> dict[str, Any]:
+    nothing = dict.fromkeys(("schema", "path", "rule"))
+    return {"reason": reason.value, "detail": detail, "stage": Validate.name, "event": event, **nothing}
+
+
+def _letters(batch: pa.RecordBatch, refused: dict[int, dict[str, Any]]) -> pa.RecordBatch:
+    rows = sorted(refused)
+    letters = [
+        refused[number] | {"payload": client_event(row), "received_at": row["received_at"], "event_id": row["event_id"]}
+        for number, row in zip(rows, batch.take(pa.array(rows, pa.int64())).to_pylist(), strict=True)
+    ]
+    return pa.RecordBatch.from_pylist(letters, DEAD)
 
 
 def client_event(row: dict[str, Any]) -> bytes:

@@ -28,8 +28,11 @@ from eventmill.observe.audit import Audit, Stored, balance, flights
 from eventmill.observe.trace import trace
 from eventmill.process.pipeline import Processor, build_stages
 from eventmill.process.rescue import Rescue
+from eventmill.process.schemas.book import SchemaBook
+from eventmill.process.schemas.sources import open_source
 from eventmill.query.service import QueryService
 from eventmill.serve.engine_log import open_log
+from eventmill.serve.revise import any_flagged, revise_realtime, revised
 from eventmill.serve.upkeep import keep_up
 from eventmill.serve.worker import Worker
 from eventmill.sinks.realtime.store import RealtimeStore
@@ -115,14 +118,21 @@ class Engine:
         self._hurry = threading.Event()
         log = self.stores.log
         tail = Tail((groups.REALTIME, groups.LAKE))
+        self.book = SchemaBook(
+            log,
+            open_source(config),
+            refresh_s=parse_duration_ms(config.schemas.refresh_interval) / 1000,
+            reached=metrics.SCHEMAS_REACHED.set,
+        )
         self.processor = Processor(
             log,
-            lambda: build_stages(config),
+            lambda: build_stages(config, self.book),
             config.state_dir,
             batch_events_max=config.process.batch_events_max,
             batch_interval_ms=parse_duration_ms(config.process.batch_interval),
             snapshot_interval_events=config.process.snapshot_interval_events,
             tail=tail,
+            book=self.book,
         )
         self._realtime = RealtimeRunner(
             log,
@@ -169,6 +179,7 @@ class Engine:
 
     def start(self) -> None:
         """Recover and go live; returns when every worker has recovered, or one has failed for good."""
+        self.book.start()
         for worker in self._workers:
             worker.start()
         for worker in self._workers:
@@ -224,6 +235,7 @@ class Engine:
         for count in self.stores.log.ledger():
             totals[count.hop] += count.events
         lags = self.in_flight()
+        metrics.SCHEMA_UNKNOWN.set(self.book.unjudged)
         for group, topic in _CONSUMERS:
             metrics.LAG.labels(group).set(lags[group])
             metrics.LAG_SECONDS.labels(group).set(self.stores.log.lag_seconds(group, topic, 0))
@@ -246,12 +258,19 @@ class Engine:
         """Drop what the log's retention allows."""
         now, log = now_ms(), self.config.log
         for topic in Topic:
+            if topic is Topic.SCHEMAS:
+                continue  # small, and what raw means hangs on all of it
             retention = log.dead_retention if topic is Topic.DEAD else log.retention
             self.stores.log.trim(topic, 0, now - parse_duration_ms(retention))
 
     def compact(self) -> dict[str, Any]:
-        """Compact the lake and tidy it."""
-        return keep_up(self.stores.lake, self.config)
+        """Compact the lake and tidy it; judge what was stored while its schema was not known."""
+        ruling = self.book.newest()
+        if ruling is None or not any_flagged(self.stores.realtime):
+            return keep_up(self.stores.lake, self.config)
+        end = self.stores.log.committed(groups.LAKE, Topic.ENRICHED, 0)
+        report = keep_up(self.stores.lake, self.config, put_right=lambda batch: revised(batch, ruling))
+        return {**report, "schemas_known": revise_realtime(self.stores.realtime, ruling, end)}
 
     def wait_stored(self, timeout_s: float) -> bool:
         """Wait until everything on the log stands in both stores."""
@@ -285,6 +304,7 @@ class Engine:
         """Store all that the log holds, take a snapshot, stop; false when something is left on the log for next time."""
         done = self.fatal is None and self._hurry_through(_DRAIN_S)
         self._upkeep_stop.set()
+        self.book.close()
         for worker in self._workers:
             worker.stop()
         for worker in self._workers:

@@ -1,0 +1,152 @@
+"""``eventmill schema``: list, check, publish."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import orjson
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from eventmill.cli.options import config_option, configure, data_option, friendly, json_option
+from eventmill.core.errors import ConfigError
+
+_READ_EVENTS: Final = 50_000
+_HOUR_MS: Final = 3_600_000
+
+file_argument = click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+event_option = click.option("--event", required=True, help="The event's name.")
+
+
+@click.group()
+def schema() -> None:
+    """The schemas of events: list them, check a new one on stored events, publish it."""
+
+
+@schema.command("list")
+@data_option
+@config_option
+@json_option
+@friendly
+def list_(data: Path | None, config_file: Path | None, as_json: bool) -> None:
+    """List every version of every event's schema, the newest last."""
+    from eventmill.process.schemas.sources import open_source
+
+    schemas = open_source(configure(config_file, data=data)).fetch().schemas
+    if as_json:
+        rows = [
+            {"event": one.event, "version": one.version, "id": one.identity, "schema": one.document} for one in schemas
+        ]
+        click.echo(orjson.dumps(rows).decode())
+        return
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("event", "version", "id"):
+        table.add_column(name)
+    for one in schemas:
+        table.add_row(escape(one.event), one.version, escape(one.identity))
+    Console().print(table if schemas else "there are no schemas; see `eventmill schema publish`")
+
+
+@schema.command()
+@file_argument
+@event_option
+@click.option(
+    "--hours", default=24, show_default=True, type=click.IntRange(1), help="Check what was stored in these last hours."
+)
+@data_option
+@config_option
+@json_option
+@friendly
+def check(file: Path, event: str, hours: int, data: Path | None, config_file: Path | None, as_json: bool) -> None:
+    """Run a schema over the stored events of the last hours, before it is published; exit 1 when it would break something."""
+    from eventmill.core.clock import now_ms
+    from eventmill.process.schemas.columnar import Checker
+    from eventmill.process.schemas.sources import open_source
+    from eventmill.process.schemas.trial import broken_columns, read_document, try_schema, with_document
+    from eventmill.serve.engine_log import open_log
+    from eventmill.serve.folder import existing
+
+    config = configure(config_file, data=data)
+    document = read_document(file)
+    known = open_source(config).fetch()
+    newest = known.newest(event)
+    tried = with_document(known, event, document).newest(event)
+    checker = Checker(document, {} if tried is None else tried.references)
+    existing(config.data)
+    log = open_log(config)
+    try:
+        trial = try_schema(checker, _properties(log, event, now_ms() - hours * _HOUR_MS))
+    finally:
+        log.close()
+    columns = [] if newest is None else broken_columns(newest.document, document)
+    report = {"event": event, "hours": hours, **trial.as_dict(), "columns": columns}
+    if as_json:
+        click.echo(orjson.dumps(report).decode())
+    else:
+        _print(report)
+    sys.exit(1 if report["rejected"] or columns else 0)
+
+
+def _properties(log: Any, event: str, since_ms: int) -> Iterator[Any]:
+    """Columns of the properties of an event's rows as they went to the stores."""
+    import pyarrow.compute as pc
+
+    from eventmill.core import frame
+    from eventmill.core.schema import EVENT, Topic
+
+    offsets = log.offsets_between(Topic.ENRICHED, 0, since_ms, 1 << 62)
+    position, end = (offsets[0], offsets[-1] + 1) if offsets else (0, 0)
+    while position < end:
+        frames = log.read(Topic.ENRICHED, 0, position, events_max=_READ_EVENTS, to_offset=end)
+        position = frames[-1].offset + 1
+        batch = frame.decode_all(frames, EVENT)
+        yield batch.column("properties").filter(pc.equal(batch.column("event").cast("string"), event))
+
+
+def _print(report: dict[str, Any]) -> None:
+    out = Console()
+    out.print(
+        f"[bold]{escape(report['event'])}[/]: of {report['events']:,} events stored in the last {report['hours']} hours "
+        f"{'[red]' if report['rejected'] else '[green]'}{report['rejected']:,}[/] would be rejected"
+    )
+    if report["rules"]:
+        table = Table(box=SIMPLE_HEAD)
+        table.add_column("path: rule")
+        table.add_column("events", justify="right")
+        table.add_column("properties, for example")
+        for rule in report["rules"]:
+            table.add_row(escape(rule["rule"]), f"{rule['events']:,}", escape(rule["examples"][0]))
+        out.print(table)
+    for line in report["columns"]:
+        out.print(f"[yellow]stored column[/]: {escape(line)}")
+
+
+@schema.command()
+@file_argument
+@event_option
+@click.option("--compatibility", help="Registry only: first set the subject's compatibility mode, such as BACKWARD.")
+@data_option
+@config_option
+@friendly
+def publish(file: Path, event: str, compatibility: str | None, data: Path | None, config_file: Path | None) -> None:
+    """Publish a schema as the event's next version, to the folder or the registry; it is in force within seconds."""
+    from eventmill.process.schemas.columnar import Checker
+    from eventmill.process.schemas.sources import RegistrySource, open_source
+    from eventmill.process.schemas.trial import read_document, with_document
+
+    source = open_source(configure(config_file, data=data))
+    document = read_document(file)
+    tried = with_document(source.fetch(), event, document).newest(event)
+    Checker(document, {} if tried is None else tried.references)
+    if compatibility is not None:
+        if not isinstance(source, RegistrySource):
+            raise ConfigError("--compatibility is a registry's; a folder takes any schema")
+        source.set_compatibility(event, compatibility.upper())
+    published = source.publish(event, document)
+    click.echo(f"{published.event} version {published.version} ({published.identity})")

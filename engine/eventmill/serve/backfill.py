@@ -1,0 +1,95 @@
+"""Processing a time range of raw again, into a fresh data folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventmill.core import frame, groups, ledger
+from eventmill.core.config import Config
+from eventmill.core.errors import ConfigError, StateError
+from eventmill.core.log import Log
+from eventmill.core.schema import RAW, Flag, Hop, Topic
+from eventmill.serve.engine import Engine
+from eventmill.serve.engine_log import open_log
+from eventmill.serve.folder import DataFolder, existing
+
+logger = logging.getLogger(__name__)
+
+_READ_EVENTS: Final = 50_000
+_LOOK_S: Final = 0.25
+
+
+def backfill(
+    config: Config,
+    into: Path,
+    *,
+    since_ms: int,
+    until_ms: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> int:
+    """Process the raw events that the log holds, received from ``since_ms`` inclusive to ``until_ms`` exclusive, into ``into``.
+
+    They are judged by the settings and schemas of now. ``into`` becomes a whole data folder: the same command can serve it.
+    Gives the number of raw events. Raises ``ConfigError`` when ``into`` holds something already.
+    """
+    existing(config.data)
+    if into.exists() and any(into.iterdir()):
+        raise ConfigError(f"{into} is not empty; name a fresh folder by --into")
+    schemas = replace(config.schemas, folder=config.schemas.folder or str(config.data / "schemas"))
+    fresh = replace(config, data=into.absolute(), schemas=schemas)
+    with DataFolder(fresh.data):
+        events = _copy(config, fresh, since_ms, until_ms)
+        engine = Engine(fresh)
+        engine.start()
+        try:
+            while engine.fatal is None and not engine.wait_stored(_LOOK_S):
+                progress(events - engine.stores.log.lag(groups.LAKE, Topic.ENRICHED, 0) - _waiting(engine), events)
+        finally:
+            done = engine.drain()
+        if engine.fatal is not None or not done:
+            raise StateError(
+                f"the backfill is not whole: {engine.fatal or 'not all was stored'}; remove {into} and try again"
+            )
+    progress(events, events)
+    return events
+
+
+def _waiting(engine: Engine) -> int:
+    return engine.stores.log.lag(groups.PROCESS, Topic.RAW, 0)
+
+
+def _copy(config: Config, fresh: Config, since_ms: int, until_ms: int) -> int:
+    source, target = open_log(config), open_log(fresh)
+    total = 0
+    try:
+        for batch in _batches(source, since_ms, until_ms):
+            total += batch.num_rows
+            with target.transaction() as transaction:
+                transaction.append([frame.encode(Topic.RAW, batch)])
+                transaction.count(ledger.counts(Hop.RECEIVED, batch) + ledger.counts(Hop.ACCEPTED, batch))
+    finally:
+        source.close()
+        target.close()
+    return total
+
+
+def _batches(log: Log, since_ms: int, until_ms: int) -> Iterator[pa.RecordBatch]:
+    """Raw rows of the range, in order. What was put back after a look-up stands in raw twice, and is looked up again."""
+    position, end = log.start_offset(Topic.RAW, 0), log.end_offset(Topic.RAW, 0)
+    place = RAW.get_field_index("flags")
+    while position < end:
+        frames = log.read(Topic.RAW, 0, position, events_max=_READ_EVENTS, to_offset=end)
+        position = frames[-1].offset + 1
+        batch = frame.decode_all(frames, RAW)
+        received = batch.column("received_at").cast(pa.int64())
+        batch = batch.filter(pc.and_(pc.greater_equal(received, since_ms), pc.less(received, until_ms)))
+        if batch.num_rows:
+            flags = pc.bit_wise_and(batch.column(place), pa.scalar(~int(Flag.RESCUED), pa.int32()))
+            yield batch.set_column(place, RAW.field(place), flags)
