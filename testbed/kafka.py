@@ -92,10 +92,11 @@ class Kafka:
     ) -> None:
         flags = [f"-Xms{min(heap_mib, 128)}m", f"-Xmx{heap_mib}m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
         flags += ["-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"] if fast_start else []
+        program, places = java(), classpath()  # first: where they are missing, nothing is left behind
         self.folder = Path(tempfile.mkdtemp(prefix="eventmill-kafka-"))
         (self.folder / "log4j2.properties").write_text(_LOGGING)
         flags.append(f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}")
-        self._java = [java(), *flags, "-cp", classpath()]
+        self._java = [program, *flags, "-cp", places]
         self.nodes = [Node(number, self.folder / f"node-{number}") for number in range(1, nodes + 1)]
         copies = str(min(3, nodes))
         in_sync = "2" if nodes >= 3 else "1"
