@@ -8,7 +8,7 @@ SANITIZERS := address,undefined
 FUZZ_MINUTES ?= 3
 EVENTS ?= 1000000
 
-.PHONY: demo test check kafka redis bench soak sanitize build system-packages fuzz-packages clean
+.PHONY: demo test check kafka redis faults bench soak sanitize build system-packages fuzz-packages clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -31,6 +31,9 @@ kafka: build $(VENV)/.test ## Three brokers of Apache Kafka until Ctrl-C; prints
 
 redis: build $(VENV)/.test ## A Redis until Ctrl-C; prints its URL
 	$(BIN)/python -m testbed redis
+
+faults: build $(VENV)/.test ## The whole fault matrix, and the negative controls, into docs/faults.md (half an hour)
+	$(BIN)/python -m faults
 
 bench: build $(VENV)/.bench ## Measure, beside the peers
 	$(BIN)/python -m bench

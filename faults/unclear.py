@@ -79,7 +79,7 @@ def _finish(producer: Producer) -> Producer:
 
 
 def _producer(kafka: Kafka, name: str) -> Producer:
-    brisk = {"socket.timeout.ms": 10_000, "transaction.timeout.ms": 10_000, "log_level": 2}
+    brisk = {"socket.timeout.ms": 3_000, "transaction.timeout.ms": 10_000, "log_level": 2}
     producer = Producer({"bootstrap.servers": kafka.faulty_bootstrap, "transactional.id": name, **brisk})
     producer.init_transactions(_PATIENCE_S)
     return producer

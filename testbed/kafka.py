@@ -8,12 +8,13 @@ metadata too, goes through the proxy, and the brokers among themselves do not.
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -22,6 +23,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from testbed.jars import classpath, java
+from testbed.packages import CACHE, locked
 from testbed.process import READY_S, Server, eventually, free_port
 
 _ASK_S: Final = 5.0
@@ -77,9 +79,10 @@ class Node:
 class Kafka:
     """A cluster in a temporary folder; a context manager that starts and removes it.
 
-    ``nodes``: 3 (replication factor 3, min.insync.replicas 2) or 1 (both 1). ``heap_mib`` and ``fast_start`` are per node:
-    the latter compiles by C1 only, which halves the CPU time of a start, and costs speed later; benches turn it off.
-    ``settings``: further broker properties. Raises testbed.packages.Unavailable without Java or the jars.
+    ``nodes``: 3 (replication factor 3, min.insync.replicas 2) or 1 (both 1). ``heap_mib`` is per node. ``fast_start``: C1 alone
+    compiles, and classes come from an archive that a first run leaves in the cache; a start takes half the CPU time, and all
+    later work more, so benches turn it off. ``settings``: further broker properties; ``flags``: further ones of the JVM.
+    Raises testbed.packages.Unavailable without Java or the jars.
     """
 
     def __init__(
@@ -89,13 +92,15 @@ class Kafka:
         heap_mib: int = 384,
         fast_start: bool = True,
         settings: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
     ) -> None:
-        flags = [f"-Xms{min(heap_mib, 128)}m", f"-Xmx{heap_mib}m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
-        flags += ["-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"] if fast_start else []
+        program, places = java(), classpath()  # first: where they are missing, nothing is left behind
+        memory = [f"-Xms{min(heap_mib, 128)}m", f"-Xmx{heap_mib}m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
+        flags = [*memory, *flags, *(["-XX:TieredStopAtLevel=1", _class_archive(program, places)] if fast_start else [])]
         self.folder = Path(tempfile.mkdtemp(prefix="eventmill-kafka-"))
         (self.folder / "log4j2.properties").write_text(_LOGGING)
         flags.append(f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}")
-        self._java = [java(), *flags, "-cp", classpath()]
+        self._java = [program, *flags, "-cp", places]
         self.nodes = [Node(number, self.folder / f"node-{number}") for number in range(1, nodes + 1)]
         copies = str(min(3, nodes))
         in_sync = "2" if nodes >= 3 else "1"
@@ -261,6 +266,26 @@ _PARTITIONS: Final = {
     "__consumer_offsets": "offsets.topic.num.partitions",
     "__transaction_state": "transaction.state.log.num.partitions",
 }
+
+
+def _class_archive(java: str, classpath: str) -> str:
+    """The JVM's flag for the archive of a broker's classes, parsed and checked; made by a broker that runs for a moment.
+
+    A JVM that cannot make or use one goes without.
+    """
+    name = hashlib.sha256(f"{Path(java).resolve()} {classpath}".encode()).hexdigest()[:12]
+    path = CACHE / f"kafka-classes-{name}.jsa"
+    if not path.exists():
+        with locked("kafka-classes"):
+            if not path.exists():
+                draft = path.with_suffix(".draft")
+                dump = ("-XX:+IgnoreUnrecognizedVMOptions", f"-XX:ArchiveClassesAtExit={draft}")
+                with Kafka(1, fast_start=False, flags=dump) as kafka:
+                    kafka.create("classes", 1)
+                    kafka.nodes[0].server.stop()
+                draft.touch()
+                draft.rename(path)
+    return f"-XX:SharedArchiveFile={path}"
 
 
 def _kafka_uuid() -> str:

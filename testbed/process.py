@@ -89,10 +89,10 @@ class Server:
         """SIGKILL."""
         self._end(signal.SIGKILL)
 
-    def stop(self, deadline_s: float = READY_S) -> None:
-        """SIGTERM, and SIGKILL if that does not end it in time."""
+    def stop(self, deadline_s: float = READY_S) -> int | None:
+        """SIGTERM, and SIGKILL if that does not end it in time; gives its exit code, None when it did not run."""
         self.resume()
-        self._end(signal.SIGTERM, deadline_s)
+        return self._end(signal.SIGTERM, deadline_s)
 
     def pause(self) -> None:
         """SIGSTOP: its connections stay open, and nobody answers."""
@@ -110,7 +110,7 @@ class Server:
         """The end of its messages."""
         return self.messages.read_text(errors="replace")[-size:] if self.messages.exists() else ""
 
-    def _end(self, how: signal.Signals, deadline_s: float = READY_S) -> None:
+    def _end(self, how: signal.Signals, deadline_s: float = READY_S) -> int | None:
         if self._guard is not None:
             self._guard.kill()
             self._guard.communicate()
@@ -121,5 +121,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        code = None if self._process is None else self._process.returncode
         self._process = self._guard = None
         self.frozen = False
+        return code

@@ -19,10 +19,10 @@ class Redis:
     """
 
     def __init__(self, settings: dict[str, str] | None = None) -> None:
+        command = [program("redis-server", "redis-server")]
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="eventmill-redis-"))
         options = {"bind": "127.0.0.1", "port": str(self.port), "save": "", "appendonly": "no", "dir": str(self.folder)}
-        command = [program("redis-server", "redis-server")]
         for name, value in {**options, **(settings or {})}.items():
             command += [f"--{name}", value]
         self.server = Server(command, self.folder / "messages.txt")

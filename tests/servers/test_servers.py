@@ -87,6 +87,16 @@ def test_the_coordinator_is_the_broker_that_kafka_names(kafka):
     assert _java_hash("polygenelubricants") == 0
 
 
+def test_kafkas_own_tools_run(kafka):
+    kafka.create("tools", 1)
+    produce(kafka.bootstrap, "tools", [b"one", b"two"])
+    done = kafka.run(
+        "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", kafka.bootstrap, "--topic", "tools",
+        "--from-beginning", "--max-messages", "2",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split()) == (0, ["one", "two"]), done.stderr
+
+
 def test_a_lone_broker_needs_no_others():
     with Kafka(1) as kafka:
         kafka.create("alone", 2)

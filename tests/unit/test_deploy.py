@@ -82,10 +82,22 @@ def test_a_weaker_alert_would_not_pass(promtool, tmp_path):
     assert promtool("test", "rules", tmp_path / "alerts.test.yml").returncode != 0
 
 
+def metrics_that_exist():
+    assert metrics.LAG_SECONDS is not None  # imported, so registered
+    return [family for family in REGISTRY.collect() if family.name.startswith("eventmill_")]
+
+
+def test_every_metric_and_alert_is_documented():
+    text = (ROOT / "docs" / "deploy.md").read_text()
+    for family in metrics_that_exist():
+        assert f"`{family.name}{'_total' if family.type == 'counter' else ''}`" in text
+    for name in re.findall(r"alert: (\w+)", ALERTS.read_text()):
+        assert f"`{name}`" in text
+
+
 def test_every_metric_that_is_watched_exists():
-    assert metrics.LAG_SECONDS is not None
     exist = set()
-    for family in REGISTRY.collect():
+    for family in metrics_that_exist():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
         exist |= {family.name + suffix for suffix in suffixes}
     dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "eventmill.json").read_text())
