@@ -22,7 +22,8 @@ async function ask(path, options, again = true) {
   let answer;
   const signals = [AbortSignal.timeout(TIMEOUT_MS), ...(options.signal ? [options.signal] : [])];
   try {
-    answer = await fetch(path, { ...options, headers: headers(options.headers), signal: AbortSignal.any(signals) });
+    // Without credentials of its own the browser does not put its password window before our question for a key.
+    answer = await fetch(path, { ...options, credentials: "omit", headers: headers(options.headers), signal: AbortSignal.any(signals) });
   } catch (error) {
     if (options.signal?.aborted) throw error;
     const slow = error.name === "TimeoutError";
@@ -66,6 +67,7 @@ export async function stream(path, body, onevent, signal) {
   const sends = body !== null;
   const answer = await fetch(path, {
     method: sends ? "POST" : "GET",
+    credentials: "omit",
     body: sends ? JSON.stringify(body) : undefined,
     headers: headers({ Accept: "text/event-stream", ...(sends ? { "Content-Type": "application/json" } : {}) }),
     signal,

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { fill, h, s, say } from "./dom.js";
 import { ZONE, compact } from "./format.js";
 import { repeat } from "./parts/states.js";
-import { PAGES, offered } from "./pages.js";
+import { PAGES } from "./pages.js";
 
 const BEAT_MS = 5_000;
 const main = document.getElementById("main");
@@ -29,13 +29,10 @@ async function route() {
   open?.abort();
   const mine = (open = new AbortController());
   const { name, params } = address();
-  const kinds = await offered();
-  if (mine.signal.aborted) return;
-  const pages = PAGES.filter((page) => !page.needs || kinds.has(page.needs));
-  const page = pages.find((each) => each.name === name) ?? pages[0];
-  navigation(pages, page);
+  const page = PAGES.find((each) => each.name === name) ?? PAGES[0];
+  navigation(page);
   document.title = `${page.title} · Eventmill`;
-  document.querySelector(".bar").classList.remove("open");
+  document.querySelector(".side").classList.remove("open");
   document.getElementById("menu").setAttribute("aria-expanded", "false");
   const { render } = await page.load();
   if (mine.signal.aborted) return;
@@ -45,11 +42,11 @@ async function route() {
   say(`${page.title} page`);
 }
 
-function navigation(pages, current) {
-  const groups = [...new Set(pages.map(({ group }) => group))];
+function navigation(current) {
+  const groups = [...new Set(PAGES.map(({ group }) => group))];
   fill(document.getElementById("nav"), groups.map((group) => [
     h("p.group", group),
-    h("ul", pages.filter((page) => page.group === group).map((page) => h("li", h("a", { href: `#/${page.name}`, "aria-current": page === current ? "page" : null },
+    h("ul", PAGES.filter((page) => page.group === group).map((page) => h("li", h("a", { href: `#/${page.name}`, "aria-current": page === current ? "page" : null },
       s("svg", { viewBox: "0 0 20 20", "aria-hidden": "true" }, s("path", { d: page.icon })), page.title)))),
   ]));
 }
@@ -87,7 +84,7 @@ function beat() {
 }
 
 document.getElementById("menu").addEventListener("click", ({ currentTarget }) => {
-  const isOpen = document.querySelector(".bar").classList.toggle("open");
+  const isOpen = document.querySelector(".side").classList.toggle("open");
   currentTarget.setAttribute("aria-expanded", String(isOpen));
 });
 fill(document.getElementById("zone"), `Times in ${ZONE}`);

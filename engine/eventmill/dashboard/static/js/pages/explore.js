@@ -103,7 +103,7 @@ export function render(root, { params, keep, signal }) {
   const form = h("section.card", h("h2", "Show"), h("div.form",
     field("Measure", measure), numberLine, h("label.field", "Of event", event.input, event.list), bys,
     filterList(filters, () => changed({ filters: conditions(filters).length ? JSON.stringify(filters.filter(({ field: named }) => named)) : null })),
-    h("fieldset", h("legend", "And"), h("label", compare, " Compare with the period before"), h("label", cumulative, " Add up over time"))));
+    h("fieldset", h("legend", "And"), h("label", compare, "Compare with the period before"), h("label", cumulative, "Add up over time"))));
   fill(root, head("Explore", "Any measure over time", rangePicker(state, (changes) => { changed(changes); }), intervals, actions),
     h("div.split", form, h("section.card", result)));
   sql(EVENTS, signal).then(({ rows }) => event.suggest(rows.map(([found]) => found))).catch(() => {});
@@ -160,7 +160,8 @@ function drawn(found, past, query, length, state, { chart }) {
   const shifted = past ? seriesOf({ ...past, rows: past.rows.map((row) => [iso(Date.parse(row[0]) + length), ...row.slice(1)]) }, times, adds, fillsZero) : [];
   const alike = new Map(series.map(({ name, colour }) => [name, colour]));
   const both = [...series, ...shifted.map((each) => ({ ...each, past: true, colour: alike.get(each.name || title) ?? 9, name: `${each.name || title}, before` })).filter((each) => series.length === 1 || alike.has(each.name.replace(/, before$/, "")))];
-  const kinds = additive && !adds ? KINDS : KINDS.filter(([kind]) => kind === "line" || (kind === "bar" && series.length === 1));
+  const alone = !shifted.length || series.length === 1;
+  const kinds = additive && !adds && alone ? KINDS : KINDS.filter(([kind]) => kind === "line" || (kind === "bar" && series.length === 1));
   const kind = kinds.some(([each]) => each === state.chart) ? state.chart : "line";
   const shown = both.map(({ name, values }) => ({ name, values }));
   const rows = times.map((at, i) => [at, ...shown.map(({ values }) => values[i])]).reverse();

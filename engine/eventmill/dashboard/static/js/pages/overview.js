@@ -28,25 +28,23 @@ const SPARKS = 30;
 
 export function render(root, { params, keep, signal }) {
   let preset = RANGES.some(([name]) => name === params.range) ? params.range : "24h";
-  const figures = h("div.grid");
   const rate = figure("Events per second, now", "–", "");
-  const [totals, chart, top, platforms, versions, countries] = Array.from({ length: 6 }, () => h("div.stack"));
-  const boxes = Object.assign(h("div.stack"), {});
-  rate.classList.add("w3");
-  fill(figures, rate);
+  const [chart, top, platforms, versions, countries] = Array.from({ length: 5 }, () => h("div.stack"));
+  const totals = h("div.contents");
+  const figures = h("div.grid", wide("w3", rate), totals);
   const content = h("div.stack", figures,
-    h("div.grid", wide("w8", card("Events", null, chart)), wide("w4", card("By platform", null, platforms))),
-    h("div.grid", wide("w8", card("Top events", null, top)), h("div.stack.w4", card("By app version", null, versions), card("By country", null, countries))));
+    h("div.grid",
+      h("div.stack.w8", card("Events", null, chart), card("Top events", null, top)),
+      h("div.stack.w4", card("By platform", null, platforms), card("By app version", null, versions), card("By country", null, countries))));
   fill(root, head("Overview", "What your apps send, as it arrives",
-    segments("Time range", RANGES, preset, (chosen) => { preset = chosen; keep({ range: chosen }); refresh(); })), boxes);
-  fill(boxes, content);
+    segments("Time range", RANGES, preset, (chosen) => { preset = chosen; keep({ range: chosen }); refresh(); })), content);
 
   async function refresh() {
     const now = Date.now();
     const span = { from: now - PRESETS[preset], to: now };
     const bounds = { from: span.from, to: span.to };
     await Promise.all([
-      show(totals, () => numbers(figures, rate, span, bounds, signal), signal),
+      show(totals, (mine) => numbers(content, span, bounds, mine), signal),
       show(chart, (mine) => events(span, mine), signal),
       show(top, (mine) => topEvents(span, mine), signal),
       ...[[platforms, "platform", 0], [versions, "app_version", 4], [countries, "country", 2]].map(([slot, field, colour]) =>
@@ -63,25 +61,24 @@ function wide(name, element) {
   return element;
 }
 
-async function numbers(figures, rate, span, bounds, signal) {
+async function numbers(content, span, bounds, signal) {
   const before = { event: null, measure: "events", interval: "hour", from: iso(2 * span.from - span.to), to: iso(span.from) };
   const [[now], past] = await Promise.all([sql(TOTALS, signal, bounds).then(records), trends(before, signal)]);
   const earlier = past.rows.reduce((sum, row) => sum + Number(row[1]), 0);
   if (!now.events && !earlier) {
     const { ledger } = await get("/v1/status", signal);
     if (!ledger.received) {
-      figures.closest(".stack").replaceWith(noEvents());
+      fill(content, h("section.card", noEvents()));
       return null;
     }
   }
   const change = earlier ? (now.events - earlier) / earlier : null;
   const sign = change >= 0 ? "+" : "−";
-  fill(figures, rate, [
+  return [
     figure("Events", compact(now.events), change === null ? "none in the period before" : h("span", h(`span.${change >= 0 ? "up" : "down"}`, `${sign}${share(Math.abs(change), 1)}`), " against the period before")),
     figure("Active devices", compact(now.devices), `${compact(now.users)} known users`),
-    figure("Sessions", compact(now.sessions), now.sessions ? `${number(now.events / now.sessions)} events each` : ""),
-  ].map((each) => wide("w3", each)));
-  return null;
+    figure("Sessions", compact(now.sessions), now.sessions ? `${(now.events / now.sessions).toFixed(1)} events each` : ""),
+  ].map((each) => wide("w3", each));
 }
 
 async function events(span, signal) {
@@ -107,7 +104,7 @@ async function topEvents(span, signal) {
     buckets.forEach((bucket, i) => { if (bucket - first < values.length) values[bucket - first] = Number(amounts[i]); });
     return [event, Number(n), Number(n) / total, values];
   });
-  return table({ caption: "Top events", sortable: false, low: true, rows, columns: [
+  return table({ caption: "Top events", sortable: false, rows, columns: [
     { name: "Event", cell: (event) => h("a", { href: `#/explore?${new URLSearchParams({ event })}` }, event) },
     { name: "Events", num: true, format: number },
     { name: "Share", num: true, format: (part) => share(part, 1) },

@@ -24,21 +24,19 @@ const EXAMPLES = [
 export function render(root, { params, keep, signal }) {
   const result = h("div.stack");
   const editor = h("textarea.code", { rows: 9, spellcheck: "false", autocapitalize: "off", "aria-label": "Query", "aria-describedby": "sql-keys", value: params.q ?? START });
-  const files = h("div.tools", { hidden: true });
+  const files = h("div.tools");
   let answer = null;
   let ran = "";
 
   function run() {
     ran = editor.value;
     keep({ q: ran });
-    files.hidden = true;
     return show(result, async (mine) => {
       answer = await sql(ran, mine);
-      files.hidden = answer.rows.length === 0;
       say(`${answer.rows.length} rows`);
       const caption = `${number(answer.rows.length)} ${answer.rows.length === 1 ? "row" : "rows"}`;
       if (!answer.rows.length) return [empty("No rows", "The query ran, and found nothing."), origin(answer.meta)];
-      return [h("h2", caption), table({ caption: `Result, ${caption}`, columns: answer.columns.map((name) => ({ name, long: true })), rows: answer.rows, heads: false }), origin(answer.meta)];
+      return [h("div.head.flat", h("h2", caption), files), table({ caption: `Result, ${caption}`, columns: answer.columns.map((name) => ({ name, long: true })), rows: answer.rows, heads: false }), origin(answer.meta)];
     }, signal);
   }
 
@@ -51,9 +49,9 @@ export function render(root, { params, keep, signal }) {
   const examples = EXAMPLES.map(([name, text]) => h("button.small.ghost", { type: "button", onclick: () => { editor.value = text; run(); } }, name));
   const schema = h("div.stack");
   fill(root, head("SQL", "One SELECT over the real-time store or the lake, in ClickHouse's dialect"),
-    h("div.split", card("Tables", null, schema), h("div.stack",
-      card(null, null, editor, h("div.tools", h("button.main", { type: "button", onclick: run }, "Run"), h("span.note", { id: "sql-keys" }, "Ctrl+Enter runs it"), h("span.note", "·"), examples)),
-      h("section.card", files, result))));
+    h("div.split.after", card("Tables", null, schema), h("div.stack",
+      card(null, null, editor, h("div.tools", h("button.main", { type: "button", onclick: run }, "Run"), h("span.note", { id: "sql-keys" }, "or Ctrl+Enter. A type with ? may be null.")), h("div.tools", h("span.note", "Examples"), examples)),
+      h("section.card", result))));
   fill(result, empty("Nothing has been run yet", "Write a query, or take one of the examples above."));
   browse(schema, (text) => insert(editor, text), signal);
   if (params.q) run();
@@ -80,7 +78,7 @@ function browse(slot, use, signal) {
 async function columnsOf(name, use, signal) {
   const { columns } = await sql(`SELECT * FROM ${name} LIMIT 0`, signal);
   const { rows } = await sql(`SELECT ${columns.map((column) => `toTypeName(${column})`).join(", ")} FROM ${name} LIMIT 1`, signal);
-  const short = (kind) => kind.replace(/LowCardinality\((.*)\)/, "$1").replace(/^(Simple)?AggregateFunction\((\w+)(\(\d+\))?, (.*)\)$/, "$2 of $4").replace(", 'UTC'", "");
+  const short = (kind) => kind.replace(/LowCardinality\((.*)\)/, "$1").replace(/^(Simple)?AggregateFunction\((\w+)(\(\d+\))?, (.*)\)$/, "$2 of $4").replace(", 'UTC'", "").replace(/^Nullable\((.*)\)$/, "$1?");
   return h("ul.columns", columns.map((column, i) => h("li",
     h("button.small.ghost", { type: "button", title: `Insert ${column}`, onclick: () => use(column) }, h("code", column)),
     rows.length > 0 && h("span.note", { title: rows[0][i] }, short(rows[0][i])))));

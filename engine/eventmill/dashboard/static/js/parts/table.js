@@ -19,7 +19,7 @@ export function table({ caption, columns, rows, sortable = true, low = false, he
   const body = h("tbody");
   const titles = shown.map((column, i) => h("th", { scope: "col", class: column.num ? "num" : null, "aria-sort": "none" },
     sortable && rows.length > 1 ? h("button", { type: "button", onclick: () => sort(i) }, column.name) : column.name));
-  const note = h("caption", { class: caption && !sortable ? null : "unseen" }, caption);
+  const note = h("caption.unseen", caption);
 
   function sort(i) {
     down = by === i ? !down : shown[i].num;
