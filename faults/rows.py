@@ -91,7 +91,7 @@ def drain(scene: Scene) -> None:
 
 
 MATRIX: Final = (
-    Row(1, "kill -9 of the processor mid-batch", kill_processor, Alone, runs=100),
+    Row(1, "kill -9 of the processor mid-batch", kill_processor, Alone, runs=100, small=0),
     Row(2, "kill -9 at each failpoint", kill_at_failpoint, Alone, runs=60, small=2),
     Row(3, "newest snapshot cut or bit-flipped", damage_snapshot, Alone, runs=20, small=0),
     Row(4, "kill -9 of ingest under load", kill_ingest, Alone, runs=50, small=0),
