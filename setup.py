@@ -43,6 +43,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
     "sessionize": (["csrc/sessionize.c", "csrc/sessions_exact.c"], ["libxxhash"]),
     "enrich": (["csrc/enrich.c"], ["libxxhash"]),
     "partition": (["csrc/partition.c"], ["libxxhash"]),
+    "gather": (["csrc/gather.c"], ["libxxhash"]),
 }
 
 
