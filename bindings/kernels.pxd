@@ -157,6 +157,21 @@ cdef extern from "schema.h" nogil:
     )
 
 
+cdef extern from "gather.h" nogil:
+    int EM_GATHER_PADDING
+
+    ctypedef struct em_rows:
+        const int32_t *rows
+        size_t n
+        size_t runs
+
+    bint em_gather_look(em_rows *picked, size_t limit)
+    bint em_gather_fixed(em_rows picked, const uint8_t *source, size_t width, uint8_t *to)
+    size_t em_gather_bits(em_rows picked, const uint8_t *source, size_t offset, uint8_t *to)
+    int64_t em_gather_offsets(em_rows picked, em_strings source, int32_t *offsets)
+    void em_gather_strings(em_rows picked, em_strings source, size_t size, size_t total, uint8_t *to)
+
+
 cdef inline em_strings as_strings(const int32_t[::1] offsets, const uint8_t[::1] data) except *:
     """A column of ``len(offsets) - 1`` strings; ``data`` has at least one byte, which may lie beyond the last string."""
     cdef Py_ssize_t n = offsets.shape[0] - 1

@@ -1,8 +1,9 @@
 /*
- * Enrichment and partitioning on a column of short strings, beside comparisons of all with all.
+ * Enrichment, partitioning and gathering on a column of short strings, beside comparisons of all with all.
  *
  * - Groups are numbered by first appearance; rows stand by group, in order within each.
  * - A key is found exactly where an equal value is, null never; a key given twice is named.
+ * - Rows picked are the rows' own strings, values and bits, in the order asked for; nothing else is read or written.
  * - Kafka's hash reads no byte beyond the key.
  */
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "enrich.h"
 #include "fuzz.h"
+#include "gather.h"
 #include "partition.h"
 
 namespace {
@@ -108,6 +110,57 @@ void check_enrich(const Strings &keys, const Strings &rows, uint64_t nulls, size
     }
 }
 
+/* Rows in runs (of one, often), each beginning at some row. */
+void check_gather(const Strings &rows, uint64_t picks) {
+    size_t n = rows.values.size();
+    std::vector<int32_t> chosen;
+    while (n && chosen.size() < STRINGS_MAX && picks) {
+        size_t row = picks % n, run = picks % 3 ? 1 : picks % 11;
+        for (picks /= 7; run > 0 && row < n; run--)
+            chosen.push_back((int32_t)row++);
+    }
+    em_rows picked = {chosen.data(), chosen.size(), 0};
+    CHECK(em_gather_look(&picked, n) == 1);
+    Column column(rows);
+    std::vector<int32_t> offsets(chosen.size() + 1);
+    int64_t total = em_gather_offsets(picked, column.strings, offsets.data());
+    std::string expected;
+    for (size_t i = 0; i < chosen.size(); i++) {
+        CHECK(offsets[i] == (int32_t)expected.size());
+        CHECK(i == 0 || picked.runs > 0);
+        expected += rows.values[(size_t)chosen[i]];
+    }
+    CHECK(total == (int64_t)expected.size() && offsets.back() == (int32_t)total);
+    std::vector<uint8_t> bytes((size_t)total + EM_GATHER_PADDING);
+    em_gather_strings(picked, column.strings, column.bytes.size(), (size_t)total, bytes.data());
+    CHECK(total == 0 || std::memcmp(bytes.data(), expected.data(), expected.size()) == 0);
+
+    for (size_t width = 1; width <= 16; width++) {
+        size_t count = rows.data.size() / width;
+        std::vector<uint8_t> values(chosen.size() * width);
+        em_rows inside = picked;
+        fuzz::Exact exact(rows.data.data(), count * width);
+        if (!em_gather_look(&inside, count))
+            continue;
+        int known = em_gather_fixed(inside, exact.data(), width, values.data());
+        CHECK(known == ((width & (width - 1)) == 0));
+        for (size_t i = 0; known && i < chosen.size(); i++)
+            CHECK(std::memcmp(&values[i * width], exact.data() + (size_t)chosen[i] * width, width) == 0);
+    }
+    for (size_t skipped = 0; skipped < 9 && skipped + n <= column.bytes.size() * 8; skipped++) {
+        fuzz::Exact exact(column.bytes.data(), (skipped + n + 7) / 8);
+        std::vector<uint8_t> bits((chosen.size() + 7) / 8);
+        size_t set = 0;
+        size_t count = em_gather_bits(picked, exact.data(), skipped, bits.data());
+        for (size_t i = 0; i < chosen.size(); i++) {
+            size_t bit = skipped + (size_t)chosen[i];
+            CHECK((bits[i / 8] >> i % 8 & 1) == (exact.data()[bit / 8] >> bit % 8 & 1));
+            set += bits[i / 8] >> i % 8 & 1;
+        }
+        CHECK(count == set);
+    }
+}
+
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -128,5 +181,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     check_partition(columns[0]);
     check_enrich(columns[1], columns[0], nulls, skipped);
+    check_gather(columns[0], nulls);
+    check_gather(columns[1], nulls >> skipped);
     return 0;
 }

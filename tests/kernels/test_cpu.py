@@ -45,7 +45,9 @@ def test_a_name_that_is_none_is_refused():
 
 @pytest.mark.parametrize("level", cpu.AVAILABLE[:-1])
 def test_the_kernels_tests_pass_with(level):
-    tests = ["test_bloom.py", "test_event_bloom.py", "test_decode_json_suite.py", "test_decode_bodies.py"]
+    tests = [
+        "test_bloom.py", "test_event_bloom.py", "test_decode_json_suite.py", "test_decode_bodies.py", "test_gather.py",
+    ]  # fmt: skip
     done = python(
         "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(str(HERE / name) for name in tests), level=level
     )

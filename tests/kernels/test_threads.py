@@ -14,6 +14,7 @@ import pytest
 
 from eventmill import Enricher, RotatingBloom, Sessionizer
 from eventmill._native.decode import Decoder
+from eventmill.kernels.gather import take
 from eventmill.kernels.partition import partition
 
 START_MS = 1_795_000_000_000
@@ -68,8 +69,16 @@ def enrich(seed: int) -> Any:
     return [ENRICHER.apply(events(seed + number)).column("country").to_pylist() for number in range(ROUNDS)]
 
 
+GATHERED = events(5)
+
+
 def split(seed: int) -> Any:
     return [[(name, part.to_pylist()) for name, part in partition(events(seed))] for _ in range(2)]
+
+
+def gather(seed: int) -> Any:
+    orders = (np.random.default_rng(seed + number).permutation(ROWS) for number in range(ROUNDS))
+    return [take(GATHERED, order).to_pydict() for order in orders]
 
 
 def both(work: Callable[[int], Any], *given: int) -> list[Any]:
@@ -84,7 +93,7 @@ def both(work: Callable[[int], Any], *given: int) -> list[Any]:
         return list(pool.map(one, given))
 
 
-@pytest.mark.parametrize("work", [decode, dedup, sessionize, enrich, split])
+@pytest.mark.parametrize("work", [decode, dedup, sessionize, enrich, split, gather])
 def test_two_threads_get_what_one_gets(work):
     assert both(work, 1, 100) == [work(1), work(100)]
 

@@ -27,7 +27,9 @@ def as_batch(data: Any) -> pa.RecordBatch:
     Columns of string or binary views become plain ones. Raises ``TypeError`` for anything else.
     """
     try:
-        if isinstance(data, pa.RecordBatch) or hasattr(data, "__arrow_c_array__"):
+        if isinstance(data, pa.RecordBatch):
+            return _plain(data)
+        if hasattr(data, "__arrow_c_array__"):
             return _plain(pa.record_batch(data))
         table = _plain(data if isinstance(data, pa.Table) else pa.table(data))
     except (pa.ArrowException, TypeError, ValueError) as error:

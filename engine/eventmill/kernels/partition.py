@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from eventmill._native import partition as native
 from eventmill.kernels.arrow import Int32s, Strings, as_array, as_batch, column, strings
+from eventmill.kernels.gather import take
 
 OVERFLOW: Final = "__other__"
 
@@ -115,7 +116,7 @@ class Partitioner:
         starts = np.zeros(len(buckets) + 1, np.int64)
         order = np.empty(rows.num_rows, np.int32)
         native.order(numbers, starts, order)
-        gathered = rows.take(pa.array(order))
+        gathered = take(rows, order)
         return [
             (name, gathered.slice(starts[group], starts[group + 1] - starts[group])) for name, group in buckets.items()
         ]

@@ -29,6 +29,7 @@ from pyiceberg.typedef import Record
 from eventmill.core.errors import StoreError
 from eventmill.core.schema import EVENT, WORD
 from eventmill.core.threads import name_thread
+from eventmill.kernels.gather import take
 from eventmill.kernels.partition import OVERFLOW
 from eventmill.lake.iceberg import BOUNDED, COLUMNS, DATE, Kind, LakeTable
 
@@ -106,7 +107,7 @@ def _gathered(narrow: pa.Table, cells: Indices, of_day: Indices) -> dict[int, li
         # by cell and time of day (27 bits)
         order = np.argsort((of_chunk << 27) | of_day[at : at + len(chunk)])
         at += len(chunk)
-        ordered = chunk.take(pa.array(order))
+        ordered = take(chunk, order)
         in_order = of_chunk[order]
         begins = np.flatnonzero(np.diff(in_order, prepend=in_order[0] - 1))
         for begin, end in zip(begins, np.append(begins[1:], len(chunk)), strict=True):

@@ -15,6 +15,7 @@ from eventmill.core.config import DedupConfig
 from eventmill.core.schema import Flag
 from eventmill.core.stage import Outcome
 from eventmill.kernels.event_bloom import EventTimeBloom
+from eventmill.kernels.gather import take
 
 
 def build_filter(dedup: DedupConfig, *, secret: bytes | None = None, populate: bool = False) -> EventTimeBloom:
@@ -52,7 +53,7 @@ class Dedup:
             return Outcome(batch)
         passes = np.ones(batch.num_rows, np.bool_)
         passes[suspects] = False
-        return Outcome(batch.filter(pa.array(passes)), suspects=batch.take(pa.array(suspects)))
+        return Outcome(take(batch, np.flatnonzero(passes)), suspects=take(batch, suspects))
 
     def snapshot(self) -> bytes:
         """The filter with its parameters and secret."""
