@@ -40,7 +40,9 @@ class Tab:
         self.page = self.context.new_page()
         self.page.set_default_timeout(_WAIT_MS)
         self.complaints = []
-        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None)
+        self.page.on(
+            "console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None
+        )
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def open(self, place):
