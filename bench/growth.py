@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from eventmill.kernels.event_bloom import slice_rates
 
 from bench import machine
 from bench.kernels import DAY_MS, START_MS, cpu, ids_of
 from bench.report import picture
 from eventmill import Enricher, EventTimeBloom, Sessionizer
+from eventmill.kernels.event_bloom import slice_rates
 from eventmill.serve.tuning import tune
 
 _BATCH: Final = 65_536
