@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import time
 from datetime import UTC, datetime
@@ -11,13 +12,15 @@ from pathlib import Path
 import orjson
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-
 from tests.browser import Tab, chromium
 from tests.serving import Serving, eventmill, eventually
 
 EVENTS = 6_000
 DAY_MS = 86_400_000
-PAGES = ("overview", "pipeline", "explore", "explore?event=Product+Viewed&by=platform&chart=bar", "sql?q=SELECT+1+AS+one")
+PAGES = (
+    "overview", "live", "pipeline", "explore?event=Product+Viewed&by=platform&chart=bar", "funnels?by=platform", "retention",
+    "sessions", "users", "sql?q=SELECT+1+AS+one",
+)  # fmt: skip
 LOOKS = {
     "light": {"viewport": {"width": 1360, "height": 850}},
     "dark": {"viewport": {"width": 1360, "height": 850}, "color_scheme": "dark"},
@@ -36,7 +39,9 @@ def browser():
 def serving(tmp_path_factory, browser):
     found = Serving(tmp_path_factory.mktemp("dashboard"))
     try:
-        sent = eventmill("generate", "--url", found.url, "--events", str(EVENTS), "--span", "20h", "--bad", "0.05", "--json")
+        sent = eventmill(
+            "generate", "--url", found.url, "--events", str(EVENTS), "--span", "20h", "--bad", "0.05", "--json"
+        )
         assert sent.returncode == 0, sent.stderr
         found.flush()
         yield found
@@ -96,7 +101,9 @@ def test_axe_would_see_a_mistake(browser, serving):
 
 def test_the_policy_stops_a_script_that_is_written_into_the_page(tab):
     page = tab.open("overview")
-    page.evaluate("const s = document.createElement('script'); try { s.text = 'window.hurt = 1'; document.body.append(s); } catch {}")
+    page.evaluate(
+        "const s = document.createElement('script'); try { s.text = 'window.hurt = 1'; document.body.append(s); } catch {}"
+    )
     assert page.evaluate("window.hurt") is None
     assert tab.complaints
 
@@ -104,12 +111,15 @@ def test_the_policy_stops_a_script_that_is_written_into_the_page(tab):
 def test_overview_shows_what_the_api_counts(tab, serving):
     tab.open("overview?range=24h")
     now = int(time.time() * 1000)
-    query = "SELECT count(), uniq(device_id), uniq(session_id) FROM events WHERE timestamp >= fromUnixTimestamp64Milli({a:Int64})"
-    ((events, devices, _),) = serving.sql(query, a=now - DAY_MS)
-    shown = {each.locator(".label").inner_text(): each.locator(".value").inner_text() for each in tab.page.locator(".figure").all()}
+    since = "timestamp >= fromUnixTimestamp64Milli({a:Int64})"
+    ((events, devices),) = serving.sql(f"SELECT count(), uniq(device_id) FROM events WHERE {since}", a=now - DAY_MS)
+    shown = {
+        each.locator(".label").inner_text(): each.locator(".value").inner_text()
+        for each in tab.page.locator(".figure").all()
+    }
     assert number(shown["Events"]) == events
     assert number(shown["Active devices"]) == devices
-    query = "SELECT event, count() AS n FROM events WHERE timestamp >= fromUnixTimestamp64Milli({a:Int64}) GROUP BY event ORDER BY n DESC LIMIT 1"
+    query = f"SELECT event, count() AS n FROM events WHERE {since} GROUP BY event ORDER BY n DESC LIMIT 1"
     ((name, count),) = serving.sql(query, a=(now - DAY_MS) // 60_000 * 60_000)
     first = cells(tab, "Top events")[0]
     assert first[0] == name
@@ -118,7 +128,14 @@ def test_overview_shows_what_the_api_counts(tab, serving):
 
 def trends(serving, **more):
     end = (int(time.time() * 1000) // 3_600_000 + 1) * 3_600_000
-    body = {"event": None, "measure": "events", "interval": "hour", "from": iso(end - DAY_MS - 3_600_000), "to": iso(end), **more}
+    body = {
+        "event": None,
+        "measure": "events",
+        "interval": "hour",
+        "from": iso(end - DAY_MS - 3_600_000),
+        "to": iso(end),
+        **more,
+    }
     status, answer = serving.post("/v1/query/trends", body)
     assert status == 200, answer
     return answer
@@ -231,6 +248,66 @@ def test_pipeline_shows_the_ledger_and_proves_it(tab, serving):
     assert tab.complaints == []
 
 
+def funnel(serving, steps, window_ms):
+    """How many devices took each step in order within the window from the first, by trying every start."""
+    names = ", ".join(f"'{step}'" for step in steps)
+    rows = serving.sql(
+        f"SELECT device_id, event, toUnixTimestamp64Milli(timestamp) AS at FROM events WHERE event IN ({names}) "
+        "AND timestamp >= now() - INTERVAL 1 DAY ORDER BY device_id, at"
+    )
+    levels = {}
+    for device, group in itertools.groupby(rows, key=lambda row: row[0]):
+        events = [(event, at) for _, event, at in group]
+        levels[device] = max(
+            (taken(events[i:], steps, window_ms) for i, (event, _) in enumerate(events) if event == steps[0]), default=0
+        )
+    return [sum(level > i for level in levels.values()) for i in range(len(steps))]
+
+
+def taken(events, steps, window_ms):
+    level, start = 0, events[0][1]
+    for event, at in events:
+        if level < len(steps) and event == steps[level] and at <= start + window_ms:
+            level += 1
+    return level
+
+
+@pytest.mark.parametrize("store", ["realtime", "lake"])
+def test_funnels_count_devices_as_a_slow_twin_does(tab, serving, store):
+    steps = ["Product Viewed", "Product Added", "Checkout Started"]
+    page = tab.open(f"funnels?store={store}&window=3600000&steps={orjson.dumps(steps).decode().replace(' ', '+')}")
+    shown = [number(text.split()[0]) for text in page.locator(".funnel .amount").all_inner_texts()]
+    assert shown == funnel(serving, steps, 3_600_000)
+    assert shown[0] > shown[1] > 0
+    assert tab.complaints == []
+
+
+@pytest.mark.parametrize("store", ["realtime", "lake"])
+def test_retention_and_sessions_count_what_the_stores_hold(tab, serving, store):
+    page = tab.open(f"retention?store={store}")
+    ((devices,),) = serving.sql("SELECT uniqExact(device_id) FROM events WHERE timestamp >= now() - INTERVAL 7 DAY")
+    rows = [row.locator("th, td").all_inner_texts() for row in page.locator("table.heat tbody tr").all()]
+    assert sum(number(row[1]) for row in rows) == devices
+    page = tab.open(f"sessions?store={store}&range=24h")
+    lengths = [number(text.split()[0]) for text in page.locator(".meters .amount").all_inner_texts()]
+    ((sessions,),) = serving.sql(
+        "SELECT uniqExact(session_id) FROM events WHERE timestamp >= toStartOfHour(now() - INTERVAL 1 DAY)"
+    )
+    assert sum(lengths) == pytest.approx(sessions, rel=0.01)
+    assert tab.complaints == []
+
+
+def test_live_tail_shows_an_event_soon_and_leads_to_its_user(tab, serving):
+    page = tab.open("live?event=Just+Now")
+    assert serving.post("/v1/track", {"event": "Just Now", "userId": "a b&c", "properties": {"n": 7}})[0] == 200
+    page.wait_for_selector("td:has-text('a b&c')")
+    page.get_by_role("link", name="a b&c").click()
+    page.wait_for_selector(".timeline")
+    assert "Just Now" in tab.text(".timeline")
+    tab.settle()
+    assert tab.complaints == []
+
+
 def test_dead_letters_are_shown_and_replayed(tab, serving):
     _, before = serving.request("GET", "/v1/dead?limit=200&reason=unknown_type")
     assert before["letters"]
@@ -279,7 +356,7 @@ def test_an_empty_server_says_what_to_do_and_a_key_is_asked_for(browser, tmp_pat
             page = tab.open("explore")
             page = tab.open("pipeline")
             page.get_by_role("button", name="Replay").click()
-            page.get_by_label("Key").fill("secret")
+            page.get_by_role("textbox", name="Key").fill("secret")
             page.get_by_role("button", name="Use key").click()
             page.wait_for_selector("text=1 still bad")
     finally:

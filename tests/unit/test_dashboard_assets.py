@@ -53,7 +53,14 @@ def test_a_client_that_has_the_file_is_told_so(dashboard):
 
 @pytest.mark.parametrize(
     ("accepted", "packed"),
-    [("gzip, br", True), ("br;q=1, GZIP;q=0.5", True), ("gzip;q=0", False), ("gzip;q=0.0", False), ("", False), ("br", False)],
+    [
+        ("gzip, br", True),
+        ("br;q=1, GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip;q=0.0", False),
+        ("", False),
+        ("br", False),
+    ],
 )
 def test_it_is_compressed_for_whoever_takes_that(dashboard, accepted, packed):
     plain, answer = ask(dashboard), ask(dashboard, accept_encoding=accepted)
@@ -86,7 +93,9 @@ def test_all_that_is_asked_for_is_served_and_comes_from_here(dashboard):
 def test_nothing_that_the_policy_would_stop_is_written():
     for path in STATIC.rglob("*.*"):
         text = path.read_text()
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|\beval\(|document\.write|new Function", text), path
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|\beval\(|document\.write|new Function", text), (
+            path
+        )
         if path.suffix == ".html":
             assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\bsrc=)", text)
 

@@ -62,7 +62,8 @@ export function seriesChart({ title, times, series, intervalMs, kind = "line", f
     frame = { x, y, left, right, bottom, found };
     const parts = [];
     if (openFrom < end) {
-      const from = Math.max(x(Math.max(openFrom, times[0])), left);
+      const first = times.find((at) => at + intervalMs > openFrom) ?? end;
+      const from = Math.max(x(kind === "bar" ? first : Math.max(openFrom, times[0])), left);
       parts.push(s("rect.later", { x: from, y: PAD.top, width: Math.max(right - from, 0), height: bottom - PAD.top }));
     }
     for (const tick of ticks) {
