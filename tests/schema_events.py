@@ -17,7 +17,7 @@ START_MS = 1_795_000_000_000
 
 def raw(*events: tuple[str, dict[str, Any]], first: int = 0, context: dict[str, Any] | None = None, at: int = START_MS,
         minute: int = 0):  # fmt: skip
-    """A RAW batch of (event name, properties); ids and devices count up from ``first``; a ``minute`` has its own ids."""
+    """A RAW batch of (event name, properties); ids and devices count up from ``first``, anew in each ``minute``."""
     decoder = Decoder()
     batch = [
         {
