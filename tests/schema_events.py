@@ -21,7 +21,8 @@ def raw(*events: tuple[str, dict[str, Any]], first: int = 0, context: dict[str, 
     decoder = Decoder()
     batch = [
         {
-            "type": "track", "event": event, "messageId": f"{minute or 'm'}{first + number}", "anonymousId": f"d{first + number}",
+            "type": "track", "event": event, "messageId": f"{minute or 'm'}{first + number}",
+            "anonymousId": f"d{first + number}",
             "originalTimestamp": f"2026-11-18T10:{minute:02}:00.000Z", "properties": properties, "context": context or {},
         }
         for number, (event, properties) in enumerate(events)
