@@ -8,7 +8,7 @@ SANITIZERS := address,undefined
 FUZZ_MINUTES ?= 3
 EVENTS ?= 1000000
 
-.PHONY: demo test check bench soak sanitize build system-packages fuzz-packages clean
+.PHONY: demo test check kafka redis faults bench soak sanitize build system-packages fuzz-packages clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -25,6 +25,15 @@ check: build $(VENV)/.check ## Lint, format, types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror csrc/*.c csrc/*.cpp csrc/*.h tests/fuzz/*.cpp tests/fuzz/*.h
+
+kafka: build $(VENV)/.test ## Three brokers of Apache Kafka until Ctrl-C; prints bootstrap.servers
+	$(BIN)/python -m testbed kafka
+
+redis: build $(VENV)/.test ## A Redis until Ctrl-C; prints its URL
+	$(BIN)/python -m testbed redis
+
+faults: build $(VENV)/.test ## The whole fault matrix, and the negative controls, into docs/faults.md (half an hour)
+	$(BIN)/python -m faults
 
 bench: build $(VENV)/.bench ## Measure, beside the peers
 	$(BIN)/python -m bench

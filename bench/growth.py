@@ -1,7 +1,7 @@
 """How costs grow with what is remembered: ids in the filter, devices with sessions, users in the table; and its errors.
 
-Each point is a state of that size, filled, and then asked by batches that are new to it. Memory is what the process's resident
-set grew by while the state was filled, beside what its size says.
+Each point is a state of that size, filled, and then asked by batches that are new to it. Memory is what the resident set of a
+process of its own grew by while a state was filled (``python -m bench.growth KIND SIZE``), beside what its size says.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from __future__ import annotations
 import gc
 import os
 import statistics
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from eventmill.kernels.event_bloom import slice_rates
 
 from bench import machine
 from bench.kernels import DAY_MS, START_MS, cpu, ids_of
 from bench.report import picture
 from eventmill import Enricher, EventTimeBloom, Sessionizer
+from eventmill.kernels.event_bloom import slice_rates
 from eventmill.serve.tuning import tune
 
 _BATCH: Final = 65_536
+#: States that are smaller are lost in what the process itself allocates.
+_MEASURED_BYTES: Final = 10_000_000
 _LOADS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
 
@@ -50,7 +54,18 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def point(size: int, work: Callable[[int], tuple[Callable[[], object], int]], runs: int) -> dict[str, float]:
+def grown_bytes(kind: str, size: int, derived: int) -> int | None:
+    """What a process grows by that fills such a state; ``None`` when it would be lost in what else it allocates."""
+    if derived < _MEASURED_BYTES:
+        return None
+    told = subprocess.run(
+        [sys.executable, "-m", "bench.growth", kind, str(size)],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return int(told.stdout)
+
+
+def point(size: int, work: Callable[[int], tuple[Callable[[], object], int]], runs: int) -> dict[str, Any]:
     """``work(run)`` gives what is to be timed, and for how many items. The first run warms up."""
     ns = []
     for number in range(runs + 1):
@@ -60,43 +75,63 @@ def point(size: int, work: Callable[[int], tuple[Callable[[], object], int]], ru
     return {"size": size, "ns": round(statistics.median(ns), 1), "min": round(min(ns), 1), "max": round(max(ns), 1)}
 
 
-def dedup(capacity: int, runs: int) -> dict[str, float]:
-    """A filter for ``capacity`` ids within 24 h that is filled by ids in the order of their times, then more of them."""
+def ids_in_order(bloom: EventTimeBloom, capacity: int, step: int) -> Iterator[Callable[[], object]]:
+    """Observes of ``step`` new ids each, at the rate of ``capacity`` in 24 h; a whole window is over after ``capacity`` ids."""
     rng = np.random.default_rng(1)
+    for seen in range(0, 1 << 60, step):
+        ids, times = ids_of(rng, step), pa.array(START_MS + (seen + np.arange(step)) * DAY_MS // capacity)
+        yield lambda ids=ids, times=times: bloom.observe(ids, times, times)  # type: ignore[misc]
+
+
+def filled_filter(capacity: int) -> tuple[EventTimeBloom, Iterator[Callable[[], object]], int]:
+    """A filter for ``capacity`` ids within 24 h that is filled by ids in the order of their times, and more of them."""
+    bloom, step = EventTimeBloom(capacity), min(_BATCH, capacity)
+    arrivals = ids_in_order(bloom, capacity, step)
+    for _ in range(0, capacity, step):
+        next(arrivals)()
+    return bloom, arrivals, step
+
+
+def filled_sessions(devices: int) -> Sessionizer:
+    """Sessions of so many devices."""
+    sessionizer = Sessionizer("30m", max_devices=devices * 2)
+    for begin in range(0, devices, _BATCH):
+        count = min(_BATCH, devices - begin)
+        sessionizer.assign(events(np.arange(begin, begin + count), np.full(count, START_MS)))
+    return sessionizer
+
+
+_FILLED: Final[dict[str, Callable[[int], object]]] = {"dedup": filled_filter, "sessionize": filled_sessions}
+
+
+def main(kind: str, size: int) -> None:
+    """Print the bytes that the process grows by. A small state first takes what any would."""
+    filled = _FILLED[kind]
+    filled(2 * _BATCH)
     before = resident_bytes()
-    bloom = EventTimeBloom(capacity)
-    step = min(_BATCH, capacity)
-    seen = 0
+    state = filled(size)
+    print(resident_bytes() - before)
+    del state
 
-    def arrive() -> tuple[Callable[[], object], int]:
-        nonlocal seen
-        at = START_MS + (seen + np.arange(step)) * DAY_MS // capacity
-        seen += step
-        ids, times = ids_of(rng, step), pa.array(at)
-        return lambda: bloom.observe(ids, times, times), step
 
-    while seen < capacity:
-        arrive()[0]()
-    grown = resident_bytes() - before
+def dedup(capacity: int, runs: int) -> dict[str, Any]:
+    """A filter at full load, then more ids."""
+    bloom, arrivals, step = filled_filter(capacity)
     # Small filters are asked often enough for the clock.
     repeats = max(1, 1_000_000 // step)
 
     def work(_: int) -> tuple[Callable[[], object], int]:
-        jobs = [arrive()[0] for _ in range(repeats)]
+        jobs = [next(arrivals) for _ in range(repeats)]
         return lambda: [job() for job in jobs], step * repeats
 
-    return point(capacity, work, runs) | {"bytes": grown, "bytes_derived": bloom.nbytes}
+    derived = bloom.nbytes
+    return point(capacity, work, runs) | {"bytes": grown_bytes("dedup", capacity, derived), "bytes_derived": derived}
 
 
-def sessionize(devices: int, runs: int) -> dict[str, float]:
+def sessionize(devices: int, runs: int) -> dict[str, Any]:
     """State of so many devices, then events of any of them, 2 % late."""
     rng = np.random.default_rng(2)
-    sessionizer = Sessionizer("30m", max_devices=devices * 2)
-    before = resident_bytes()
-    for begin in range(0, devices, _BATCH):
-        count = min(_BATCH, devices - begin)
-        sessionizer.assign(events(np.arange(begin, begin + count), np.full(count, START_MS)))
-    grown = resident_bytes() - before
+    sessionizer = filled_sessions(devices)
 
     def work(number: int) -> tuple[Callable[[], object], int]:
         batches = []
@@ -107,7 +142,9 @@ def sessionize(devices: int, runs: int) -> dict[str, float]:
             batches.append(events(rng.integers(0, devices, _BATCH), times))
         return lambda: [sessionizer.assign(batch) for batch in batches], 16 * _BATCH
 
-    return point(devices, work, runs) | {"bytes": grown, "bytes_derived": sessionizer.nbytes}
+    taken = point(devices, work, runs)
+    derived = sessionizer.nbytes
+    return taken | {"bytes": grown_bytes("sessionize", devices, derived), "bytes_derived": derived}
 
 
 def events(devices: np.ndarray[Any, Any], times: np.ndarray[Any, Any]) -> pa.RecordBatch:
@@ -116,7 +153,7 @@ def events(devices: np.ndarray[Any, Any], times: np.ndarray[Any, Any]) -> pa.Rec
     return pa.record_batch({"device_id": names, "timestamp": pa.array(times, pa.int64())})
 
 
-def enrich(users: int, runs: int) -> dict[str, float]:
+def enrich(users: int, runs: int) -> dict[str, Any]:
     """A table of so many users, then events of any of them, an eighth of nobody in it."""
     rng = np.random.default_rng(3)
     table = pa.table(
@@ -127,9 +164,7 @@ def enrich(users: int, runs: int) -> dict[str, float]:
             "tier": rng.choice(["free", "gold"], users),
         }
     )
-    before = resident_bytes()
     enricher = Enricher(table)
-    grown = resident_bytes() - before
 
     def work(_: int) -> tuple[Callable[[], object], int]:
         batches = [
@@ -138,7 +173,7 @@ def enrich(users: int, runs: int) -> dict[str, float]:
         ]
         return lambda: [enricher.apply(batch) for batch in batches], 16 * _BATCH
 
-    return point(users, work, runs) | {"bytes": grown, "bytes_derived": enricher.nbytes}
+    return point(users, work, runs) | {"bytes_derived": enricher.nbytes}
 
 
 def errors(capacity: int) -> list[dict[str, float]]:
@@ -157,6 +192,12 @@ def errors(capacity: int) -> list[dict[str, float]]:
     return found
 
 
+def bytes_each(taken: dict[str, Any]) -> str:
+    """Bytes an item, measured and derived."""
+    derived = f"{taken['bytes_derived'] / taken['size']:.1f}"
+    return derived if taken["bytes"] is None else f"{taken['bytes'] / taken['size']:.1f} of {derived}"
+
+
 def render(figures: dict[str, Any]) -> str:
     """The figures as Markdown."""
     lines = [
@@ -170,10 +211,9 @@ def render(figures: dict[str, Any]) -> str:
         for taken, memory in ((dedup, True), (sessions, True), (users, False)):
             cells.append(f"{taken['ns']:.0f} ({taken['min']:.0f} to {taken['max']:.0f})" if taken else "")
             if memory:
-                both = f"{taken['bytes'] / size:.1f} of {taken['bytes_derived'] / size:.1f}" if taken else ""
-                cells.append(both)
+                cells.append(bytes_each(taken) if taken else "")
         lines.append(f"| {' | '.join(cells)} |")
-    lines.append("\nBytes: measured, of those that follow from the sizes.")
+    lines.append("\nBytes: measured, of those that follow from the sizes, which alone stand where they are few.")
     lines.append("\n![Cost an item as the state grows](images/growth.svg)")
     lines.append("\n![False positives against load](images/errors.svg)")
     return "\n".join(lines)
@@ -198,3 +238,7 @@ def plot(figures: dict[str, Any]) -> None:
         axes.axhline(0.001, color="grey", linewidth=0.8, linestyle="--")
         axes.set(yscale="log", xlabel="load (1: as many ids as the filter is made for)", ylabel="false positives")
         axes.legend(frameon=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

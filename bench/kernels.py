@@ -33,6 +33,8 @@ START_MS = 1_795_000_000_000
 GAP_MS = 1_800_000
 DAY_MS = 86_400_000
 _FOLD = 65_536
+#: Of the events of a run of sessions: 280 a second from ten million devices, which is few.
+_SPAN_MS = 3_600_000
 _LAG = """
     SELECT *, sum(CASE WHEN before IS NULL OR timestamp - before > 1800000 THEN 1 ELSE 0 END)
               OVER (ORDER BY device_id, timestamp ROWS UNBOUNDED PRECEDING) AS session
@@ -157,9 +159,9 @@ def dedup(capacity: int, batch: int, runs: int, *, together: bool = True) -> dic
 
 
 def events_of(rng: np.random.Generator, count: int, devices: int, start_ms: int = START_MS) -> pa.RecordBatch:
-    """Devices and times in order of arrival, 2 % of them up to three days late."""
+    """Devices and times of an hour in order of arrival, 2 % of them up to three days late."""
     device = rng.integers(0, devices, count)
-    times = start_ms + np.sort(rng.integers(0, 6 * 3_600_000, count))
+    times = start_ms + np.sort(rng.integers(0, _SPAN_MS, count))
     late = rng.random(count) < 0.02
     times[late] -= rng.integers(0, 72 * 3_600_000, int(late.sum()))
     return pa.record_batch({"device_id": names_of(device), "timestamp": pa.array(times, pa.int64())})
@@ -180,7 +182,7 @@ def sessionize(count: int, devices: int, runs: int) -> dict[str, Any]:
             times = pa.array(np.full(len(numbers), START_MS - GAP_MS))
             sessionizer.assign(pa.record_batch({"device_id": names_of(numbers), "timestamp": times}))
         for seed in range(1 << 30):
-            batch = events_of(np.random.default_rng(seed), count, devices, START_MS + seed * DAY_MS // 4)
+            batch = events_of(np.random.default_rng(seed), count, devices, START_MS + seed * _SPAN_MS)
             parts = [batch.slice(begin, _FOLD) for begin in range(0, count, _FOLD)]
             yield cpu(lambda assign, parts: [assign(part) for part in parts], sessionizer.assign, parts)
 

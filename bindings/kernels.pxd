@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "strings.h" nogil:
     int EM_SECRET_BYTES
+    int EM_TABLE_LINE
 
     ctypedef struct em_strings:
         const int32_t *offsets
@@ -80,6 +81,8 @@ cdef extern from "event_bloom.h" nogil:
 
 cdef extern from "sessionize.h" nogil:
     int64_t EM_NO_TIME
+    int64_t EM_LATENESS_MAX_MS
+    uint64_t EM_SESSIONS_SPARE
 
     ctypedef struct em_device:
         uint64_t key
@@ -90,10 +93,9 @@ cdef extern from "sessionize.h" nogil:
 
     ctypedef struct em_sessions:
         em_device *devices
-        uint64_t *index
         uint64_t slots
-        uint32_t count
-        uint32_t devices_max
+        uint64_t count
+        uint64_t devices_max
         uint64_t evicted
         int64_t latest
         int64_t gap_ms
@@ -103,7 +105,8 @@ cdef extern from "sessionize.h" nogil:
     size_t em_sessions_assign(
         em_sessions *state, em_strings devices, const int64_t *at_ms, size_t begin, size_t n, int64_t *session_ids
     )
-    void em_sessions_reindex(em_sessions *state, uint64_t *index, uint64_t slots)
+    bint em_sessions_enter(em_sessions *state, const em_device *devices, uint64_t n)
+    void em_sessions_pack(const em_sessions *state, em_device *to)
     void em_sessions_exact(
         em_strings devices, const int32_t *groups, const int32_t *firsts, size_t count, const int64_t *at_ms, size_t n,
         int64_t gap_ms, int64_t *starts, em_moment *moments, em_moment *spare, int64_t *session_ids
@@ -116,6 +119,10 @@ cdef extern from "enrich.h" nogil:
     void em_dimension_find(
         const em_table *table, em_strings values, const uint8_t *valid, size_t valid_offset, size_t n, int32_t missing,
         int32_t *found
+    )
+    void em_dimension_gather(const int32_t *found, size_t n, const int32_t *codes_of, int32_t *codes, uint8_t *valid)
+    void em_dimension_flags(
+        const int32_t *found, size_t n, int32_t missing, int32_t flag, const int32_t *flags, int32_t *flagged
     )
 
 
@@ -169,10 +176,10 @@ cdef inline const uint8_t *as_secret(bytes secret) except NULL:
 
 
 cdef inline em_table as_table(uint8_t[::1] slots, bytes secret, size_t strings_max) except *:
-    """A table in ``slots``: the bytes of a power of two of slots, more than there are strings. Both must outlive it."""
+    """A table in ``slots``: the bytes of whole lines of slots, more than there are strings. Both must outlive it."""
     cdef size_t size = slots.shape[0] // sizeof(em_slot)
-    if size < 1 or size & (size - 1) or size <= strings_max or slots.shape[0] % <Py_ssize_t>sizeof(em_slot):
-        raise ValueError("slots must be a power of two, above the number of strings")
+    if size < 1 or size % EM_TABLE_LINE or size <= strings_max or slots.shape[0] % <Py_ssize_t>sizeof(em_slot):
+        raise ValueError(f"slots must be a multiple of {EM_TABLE_LINE}, above the number of strings")
     cdef em_table table
     table.slots = <em_slot *>&slots[0]
     table.size = size

@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from kernels cimport (
     EM_SECRET_BYTES,
+    EM_TABLE_LINE,
     as_strings,
     as_table,
     em_group_order,
@@ -17,6 +18,7 @@ from kernels cimport (
 
 SECRET_BYTES = EM_SECRET_BYTES
 SLOT_BYTES = sizeof(em_slot)
+LINE_SLOTS = EM_TABLE_LINE
 
 
 def groups(

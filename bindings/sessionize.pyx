@@ -4,8 +4,10 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from kernels cimport (
+    EM_LATENESS_MAX_MS,
     EM_NO_TIME,
     EM_SECRET_BYTES,
+    EM_SESSIONS_SPARE,
     as_secret,
     as_strings,
     em_device,
@@ -15,48 +17,53 @@ from kernels cimport (
     em_session_ids,
     em_sessions,
     em_sessions_assign,
+    em_sessions_enter,
     em_sessions_exact,
-    em_sessions_reindex,
+    em_sessions_pack,
     em_strings,
 )
 
 DEVICE_BYTES = sizeof(em_device)
 MOMENT_BYTES = sizeof(em_moment)
 SECRET_BYTES = EM_SECRET_BYTES
+SPARE = EM_SESSIONS_SPARE
+LATENESS_MAX_MS = EM_LATENESS_MAX_MS
 
 
 cdef class Sessions:
     cdef em_sessions _state
-    cdef uint8_t[::1] _devices
-    cdef uint64_t[::1] _index
+    cdef uint8_t[::1] _table
     cdef bytes _secret
     cdef char _busy
 
     def __cinit__(
         self,
-        uint8_t[::1] devices not None,
-        uint64_t[::1] index not None,
+        uint8_t[::1] table not None,
         bytes secret not None,
         int64_t gap_ms,
         int64_t lateness_ms,
-        uint32_t count=0,
+        uint64_t devices_max,
         uint64_t evicted=0,
         int64_t latest=EM_NO_TIME,
     ):
-        cdef Py_ssize_t room = devices.shape[0] // <Py_ssize_t>sizeof(em_device)
-        if not 1 <= room <= 0x7FFFFFFF or count > room or gap_ms < 0 or lateness_ms < 1:
-            raise ValueError("devices, count, gap_ms or lateness_ms out of range")
+        if gap_ms < 0 or not 1 <= lateness_ms <= EM_LATENESS_MAX_MS or devices_max < 1:
+            raise ValueError("gap_ms, lateness_ms or devices_max out of range")
         self._secret = secret
         self._state.secret = as_secret(secret)
-        self._devices = devices
-        self._state.devices = <em_device *>&devices[0]
-        self._state.devices_max = room
-        self._state.count = count
+        self._state.devices_max = devices_max
         self._state.evicted = evicted
         self._state.latest = latest
         self._state.gap_ms = gap_ms
         self._state.lateness_ms = lateness_ms
-        self.reindex(index)
+        self._take(table)
+
+    cdef _take(self, uint8_t[::1] table):
+        cdef uint64_t slots = table.shape[0] // sizeof(em_device) - EM_SESSIONS_SPARE
+        if table.shape[0] % sizeof(em_device) or not 2 <= slots <= 1ULL << 32 or slots % 2 or <size_t>&table[0] % 64:
+            raise ValueError("table must have an even number of slots besides the spare ones, and be aligned to 64 bytes")
+        self._table = table
+        self._state.devices = <em_device *>&table[0]
+        self._state.slots = slots
 
     @property
     def slots(self):
@@ -74,16 +81,32 @@ cdef class Sessions:
     def latest(self):
         return self._state.latest
 
-    def reindex(self, uint64_t[::1] index not None):
-        cdef size_t slots = index.shape[0]
+    def enter(self, uint8_t[::1] table not None, const uint8_t[::1] devices not None):
+        cdef const em_device *given = <const em_device *>&devices[0] if devices.shape[0] else NULL
+        cdef uint64_t count = devices.shape[0] // sizeof(em_device)
+        cdef bint done
         em_enter(&self._busy, "Sessions")
-        if slots < 4 or slots & (slots - 1) or slots <= self._state.count:
+        try:
+            self._take(table)
+            with nogil:
+                done = em_sessions_enter(&self._state, given, count)
+        finally:
             em_leave(&self._busy)
-            raise ValueError("index must have a power of two of slots, more than there are devices")
-        self._index = index
-        with nogil:
-            em_sessions_reindex(&self._state, &index[0], slots)
-        em_leave(&self._busy)
+        return done
+
+    def pack(self):
+        cdef bytearray packed
+        cdef uint8_t[::1] to
+        em_enter(&self._busy, "Sessions")
+        try:
+            packed = bytearray(self._state.count * sizeof(em_device))
+            if len(packed):
+                to = packed
+                with nogil:
+                    em_sessions_pack(&self._state, <em_device *>&to[0])
+        finally:
+            em_leave(&self._busy)
+        return packed
 
     def assign(
         self,

@@ -3,9 +3,8 @@
 size_t em_groups(const em_table *table, em_strings strings, size_t n, int32_t *groups, int32_t *firsts) {
     XXH128_hash_t hashes[EM_TABLE_BLOCK];
     size_t distinct = 0;
-    for (size_t begin = 0; begin < n; begin += EM_TABLE_BLOCK) {
-        size_t count = n - begin < EM_TABLE_BLOCK ? n - begin : EM_TABLE_BLOCK;
-        em_table_prepare(table, strings, begin, count, hashes);
+    for (size_t begin = 0, count; begin < n; begin += count) {
+        count = em_table_prepare(table, strings, begin, n, hashes);
         for (size_t i = 0; i < count; i++) {
             em_slot *slot = em_table_find(table, hashes[i]);
             if (slot->number_next == 0) {

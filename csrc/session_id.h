@@ -4,26 +4,20 @@
 
 #include "strings.h"
 
+/* In one store, which the load that follows is served from. */
+static inline void em_put_little_endian(uint8_t to[8], uint64_t value) {
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    value = __builtin_bswap64(value);
+#endif
+    memcpy(to, &value, sizeof value);
+}
+
+/* The device's own hash and the start are hashed as 16 bytes: copies of an id of any length would cost more. */
 static inline int64_t em_session_id(em_strings devices, size_t row, int64_t start_ms) {
-    enum { DEVICE_BYTES_INLINE = 512, START_BYTES = 8 };
-    const uint8_t *device = em_string_at(devices, row);
-    size_t bytes = em_string_bytes(devices, row);
-    uint8_t start[START_BYTES], text[DEVICE_BYTES_INLINE + START_BYTES];
-    for (int i = 0; i < START_BYTES; i++)
-        start[i] = (uint8_t)((uint64_t)start_ms >> (8 * i));
-    uint64_t hash;
-    if (bytes <= DEVICE_BYTES_INLINE) {
-        memcpy(text, device, bytes);
-        memcpy(text + bytes, start, START_BYTES);
-        hash = XXH3_64bits(text, bytes + START_BYTES);
-    } else {
-        XXH3_state_t stream;
-        XXH3_64bits_reset(&stream);
-        XXH3_64bits_update(&stream, device, bytes);
-        XXH3_64bits_update(&stream, start, START_BYTES);
-        hash = XXH3_64bits_digest(&stream);
-    }
-    return (int64_t)(hash & INT64_MAX);
+    uint8_t text[16];
+    em_put_little_endian(text, XXH3_64bits(em_string_at(devices, row), em_string_bytes(devices, row)));
+    em_put_little_endian(text + 8, (uint64_t)start_ms);
+    return (int64_t)(XXH3_64bits(text, sizeof text) & INT64_MAX);
 }
 
 #endif

@@ -7,9 +7,12 @@
  * when the session began, so ids given earlier are provisional when a late event moves a start or bridges two sessions.
  * Over a whole data set (em_sessions_exact) the ids are final.
  *
- * Devices stand densely in order of arrival, 40 bytes each; an index of 8 bytes a slot finds them by a keyed hash of
- * their id. The hash stands for the device: among 10 million, two share one of 64 bits with a probability of 3 in a
- * million.
+ * Devices stand in one table, 32 bytes each, in the order of a keyed hash of their id: each as near behind its home,
+ * the first slot of a cache line that follows from the upper half of the hash, as that order lets it (ordered linear
+ * probing: Amble, Knuth, "Ordered hash tables", 1974). So nearly all stand in the two lines from their home on, which
+ * are fetched together; growing and forgetting are one pass from the start to the end; and the table does not depend on
+ * the order in which devices came. The hash stands for the device: among 10 million, two share one of 64 bits with a
+ * probability of 3 in a million.
  *
  * All times are ms since the epoch, within 2^61 of it. Ownership: the caller owns every buffer. Thread safety: one
  * caller at a time.
@@ -19,50 +22,70 @@
 
 #include "strings.h"
 
+#include <stdbool.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* `start` of a session that is not there, and `latest` before the first event. */
+/* `latest` before the first event. */
 #define EM_NO_TIME INT64_MIN
 
-/* A session that is longer than UINT32_MAX ms (49 days) on either side of its first event seen is cut there. */
+/* A session is cut this long before and after the first event seen of it: 24 days. */
+#define EM_SESSION_SPAN_MAX (1U << 31)
+
+/* Times are kept by their lower 32 bits, so what is kept must be less than 49 days old: 20 days and a session's span.
+ */
+#define EM_LATENESS_MAX_MS (20 * 86400000LL)
+
+enum {
+    EM_SESSIONS_SPARE = 256, /* slots behind the others */
+    EM_SESSIONS_LOAD = 4     /* three of so many slots are filled at most */
+};
+
 typedef struct {
-    int64_t start;   /* time that the id is made of */
+    uint32_t start;  /* lower bits of the time that the id is made of */
     uint32_t before; /* how far late events have moved the beginning before `start` */
-    uint32_t after;  /* how far the newest event lies after `start` */
+    uint32_t after;  /* how far the newest event lies after `start`, or UINT32_MAX: there is no session */
 } em_session;
 
+/* `key` is 0 where there is no device. */
 typedef struct {
     uint64_t key;
     em_session newest, older;
 } em_device;
 
 typedef struct {
-    em_device *devices; /* room for `devices_max` */
-    uint64_t *index; /* `slots` entries, zeroed: upper half of the key, and number of the device plus one; 0 = free */
-    uint64_t slots;  /* a power of two, at least 2 */
-    uint32_t count;  /* devices */
-    uint32_t devices_max;
-    uint64_t evicted; /* devices forgotten before their time, since there was no room */
-    int64_t latest;   /* newest event time, or EM_NO_TIME */
-    int64_t gap_ms, lateness_ms;
-    const uint8_t *secret; /* EM_SECRET_BYTES, keys the hash of device ids */
+    em_device *devices;   /* room for `slots` and EM_SESSIONS_SPARE more, zeroed at first, aligned to a cache line */
+    uint64_t slots;       /* even, from 2 to 2^32 */
+    uint64_t count;       /* devices */
+    uint64_t devices_max; /* when another comes, the eighth of them that has been idle longest is forgotten */
+    uint64_t evicted;     /* devices forgotten so */
+    int64_t latest;       /* newest event time, or EM_NO_TIME */
+    int64_t gap_ms, lateness_ms; /* lateness from 1 to EM_LATENESS_MAX_MS */
+    const uint8_t *secret;       /* EM_SECRET_BYTES, keys the hash of device ids */
 } em_sessions;
 
 /*
- * Assigns session ids to rows from `begin` on. Gives the first row not done: below `n` when the index is three quarters
- * full and the row's device is new (the caller then gives a larger one to em_sessions_reindex, and calls again).
+ * Assigns session ids to rows from `begin` on. Gives the first row not done: below `n` when the table is three quarters
+ * full and the row's device is new (the caller then gives a larger one, and calls again).
  *
- * Each time the newest event time crosses a multiple of an eighth of the lateness, devices idle for longer than the
- * lateness are forgotten: one pass over the state. When `devices_max` are known and another comes, so is the eighth of
- * them that has been idle longest. Both follow from the rows alone, not from how they were cut into calls.
+ * An event older than the lateness that belongs to no session kept is one of its own, and is not kept. Each time the
+ * newest event time crosses a multiple of an eighth of the lateness, sessions idle for longer than the lateness are
+ * forgotten: one pass over the state. This and `devices_max` follow from the rows alone, not from how they were cut
+ * into calls.
  */
 size_t em_sessions_assign(em_sessions *state, em_strings devices, const int64_t *at_ms, size_t begin, size_t n,
                           int64_t *session_ids);
 
-/* Enters all devices into a new index: zeroed, and with more slots than devices. */
-void em_sessions_reindex(em_sessions *state, uint64_t *index, uint64_t slots);
+/*
+ * Enters `n` devices, in the order of another table, into an empty one; slots without a device are passed over. False
+ * when the spare slots are too few: then a larger table is to be tried. `count` is set.
+ */
+bool em_sessions_enter(em_sessions *state, const em_device *devices, uint64_t n);
+
+/* Writes all devices to `to`, one behind the other, as em_sessions_enter takes them. */
+void em_sessions_pack(const em_sessions *state, em_device *to);
 
 /* A row's time, and which row it is. */
 typedef struct {
@@ -79,7 +102,10 @@ void em_sessions_exact(em_strings devices, const int32_t *groups, const int32_t 
                        const int64_t *at_ms, size_t n, int64_t gap_ms, int64_t *starts, em_moment *moments,
                        em_moment *spare, int64_t *session_ids);
 
-/* session_ids[i] = XXH3-64 (seed 0) of device i's bytes and starts[i] as 8 little-endian bytes, top bit cleared. */
+/*
+ * session_ids[i] = XXH3-64 of 16 bytes, top bit cleared: XXH3-64 of device i's bytes, and starts[i], both little-endian
+ * (seed 0).
+ */
 void em_session_ids(em_strings devices, const int64_t *starts_ms, size_t n, int64_t *session_ids);
 
 #ifdef __cplusplus

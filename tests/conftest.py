@@ -2,9 +2,57 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from serving import Serving
+from testbed.kafka import Kafka
+from testbed.packages import Unavailable
+from testbed.redis import Redis
+
+
+def _had(server):
+    """The server, started; without it the tests are skipped, in CI they fail."""
+    try:
+        made = server()
+        made.__enter__()
+    except Unavailable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    return made
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster():
+    """Three brokers for the whole run; ``kafka`` is the fixture to use. A dead one is given up after 4 s, not 9."""
+    cluster = _had(lambda: Kafka(settings={"broker.session.timeout.ms": "4000", "broker.heartbeat.interval.ms": "500"}))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def kafka(kafka_cluster):
+    """Three brokers (replication factor 3, min.insync.replicas 2), whole again after each test."""
+    yield kafka_cluster
+    kafka_cluster.mend()
+
+
+@pytest.fixture(scope="session")
+def redis_server():
+    """A Redis for the whole run; ``redis`` is the fixture to use."""
+    server = _had(Redis)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis(redis_server):
+    """A Redis that runs and is empty at the beginning of each test."""
+    redis_server.mend()
+    redis_server.empty()
+    return redis_server
 
 
 @pytest.fixture

@@ -69,7 +69,9 @@ def rows_of(lake: LakeTable) -> list[dict[str, Any]]:
 
 def session(device: str, start_ms: int) -> int:
     """A session's id."""
-    return xxhash.xxh3_64_intdigest(device.encode() + start_ms.to_bytes(8, "little", signed=True)) & (2**63 - 1)
+    own = xxhash.xxh3_64_intdigest(device.encode())
+    text = own.to_bytes(8, "little") + start_ms.to_bytes(8, "little", signed=True)
+    return xxhash.xxh3_64_intdigest(text) & (2**63 - 1)
 
 
 def sessions_by_polars(rows: list[dict[str, Any]], gap_ms: int = GAP_MS) -> dict[bytes, int]:

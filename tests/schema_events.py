@@ -17,12 +17,12 @@ START_MS = 1_795_000_000_000
 
 def raw(*events: tuple[str, dict[str, Any]], first: int = 0, context: dict[str, Any] | None = None, at: int = START_MS,
         minute: int = 0):  # fmt: skip
-    """A RAW batch of (event name, properties); ids and devices count up from ``first``, anew in each ``minute``."""
+    """A RAW batch of (event name, properties); ids and devices count up from ``first``; a ``minute`` has its own ids."""
     decoder = Decoder()
     batch = [
         {
-            "type": "track", "event": event, "messageId": f"{minute or 'm'}{first + number}",
-            "anonymousId": f"d{first + number}",
+            "type": "track", "event": event,
+            "messageId": f"{minute or 'm'}{first + number}", "anonymousId": f"d{first + number}",
             "originalTimestamp": f"2026-11-18T10:{minute:02}:00.000Z", "properties": properties, "context": context or {},
         }
         for number, (event, properties) in enumerate(events)

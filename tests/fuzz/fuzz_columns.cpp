@@ -43,9 +43,7 @@ struct Table {
     std::vector<em_slot> slots;
     em_table table;
 
-    explicit Table(size_t strings) : slots(1) {
-        while (slots.size() <= strings)
-            slots.resize(slots.size() * 2);
+    explicit Table(size_t strings) : slots((strings / EM_TABLE_LINE + 1) * EM_TABLE_LINE) {
         table = {slots.data(), slots.size(), SECRET.data()};
     }
 };
@@ -106,7 +104,7 @@ void check_enrich(const Strings &keys, const Strings &rows, uint64_t nulls, size
     for (size_t row = 0; row < found.size(); row++) {
         size_t key = first_of(keys.values, rows.values[row]);
         bool there = key < keys.values.size() && !is_null(row);
-        CHECK(found[row] == (there ? numbers[key] : MISSING));
+        CHECK(found[row] == (there ? numbers[key] : is_null(row) ? MISSING + 1 : MISSING));
     }
 }
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import xxhash
 
-SPAN_MAX = (1 << 32) - 1
+SPAN_MAX = 1 << 31
 
 
 def session_id(device: str, start: int) -> int:
-    text = device.encode() + start.to_bytes(8, "little", signed=True)
+    own = xxhash.xxh3_64_intdigest(device.encode())
+    text = own.to_bytes(8, "little") + start.to_bytes(8, "little", signed=True)
     return xxhash.xxh3_64_intdigest(text) & 0x7FFFFFFFFFFFFFFF
 
 
@@ -41,6 +42,8 @@ class SessionsTwin:
             if crosses:
                 self._forget(at - self.lateness)
         if device not in self.devices:
+            if at < self.latest - self.lateness:
+                return session_id(device, at)
             if len(self.devices) >= self.devices_max:
                 before = len(self.devices)
                 self._forget(sorted(sessions[0].last for sessions in self.devices.values())[before // 8] + 1)
@@ -50,7 +53,11 @@ class SessionsTwin:
         return session_id(device, self._place(self.devices[device], at))
 
     def _forget(self, keep_from: int) -> None:
-        self.devices = {name: kept for name, kept in self.devices.items() if kept[0].last >= keep_from}
+        for name, sessions in list(self.devices.items()):
+            if sessions[0].last < keep_from:
+                del self.devices[name]
+            else:
+                sessions[1:] = [older for older in sessions[1:] if older.last >= keep_from]
 
     def _place(self, sessions: list[Session], at: int) -> int:
         near = [session for session in sessions if session.touches(at, self.gap)]
@@ -65,7 +72,7 @@ class SessionsTwin:
             return near[0].start
         if at > sessions[0].last:
             sessions[:] = [Session(at), sessions[0]]
-        elif len(sessions) == 1 or at > sessions[1].last:
+        elif at >= self.latest - self.lateness and (len(sessions) == 1 or at > sessions[1].last):
             sessions[1:] = [Session(at)]
         return at
 

@@ -11,7 +11,7 @@ LEVELS = [
     {"core"},
     {"_native"},
     {"kernels", "net", "log"},
-    {"observe", "generate", "process", "sinks", "lake", "query"},
+    {"dashboard", "observe", "generate", "process", "sinks", "lake", "query"},
     {"ingest"},  # counts by observe.metrics
     {"serve"},
     {"cli"},

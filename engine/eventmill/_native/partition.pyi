@@ -8,12 +8,14 @@ from typing import Any
 
 SECRET_BYTES: int
 SLOT_BYTES: int
+#: Slots in a line; tables have whole lines.
+LINE_SLOTS: int
 
 def groups(offsets: Any, data: Any, slots: Any, secret: bytes, numbers: Any, firsts: Any) -> int:
     """Number the distinct strings by first appearance; gives how many there are.
 
-    ``numbers`` (int32) gets each row's, ``firsts`` (int32, as long) the row where each appears first. ``slots``: uint8, a
-    power of two of SLOT_BYTES, more than rows, zeroed.
+    ``numbers`` (int32) gets each row's, ``firsts`` (int32, as long) the row where each appears first. ``slots``: uint8,
+    SLOT_BYTES each, whole lines, more than rows, zeroed.
     """
 
 def order(numbers: Any, starts: Any, rows: Any) -> None:

@@ -9,27 +9,29 @@ from typing import Any
 DEVICE_BYTES: int
 MOMENT_BYTES: int
 SECRET_BYTES: int
+LATENESS_MAX_MS: int
+#: Slots that a table has besides the others.
+SPARE: int
 
 class Sessions:
-    """The sessions of devices: ``devices`` (uint8, room for DEVICE_BYTES each), ``index`` (uint64, zeroed).
+    """The sessions of devices in ``table``: uint8, zeroed, aligned to 64, with DEVICE_BYTES for each slot, SPARE included.
 
-    ``count``, ``evicted`` and ``latest`` say what a restored ``devices`` holds. Not thread-safe.
+    Not thread-safe.
     """
 
     def __init__(
         self,
-        devices: Any,
-        index: Any,
+        table: Any,
         secret: bytes,
         gap_ms: int,
         lateness_ms: int,
-        count: int = 0,
+        devices_max: int,
         evicted: int = 0,
         latest: int = ...,
     ) -> None: ...
     @property
     def slots(self) -> int:
-        """Of the index."""
+        """Of the table, without SPARE."""
     @property
     def count(self) -> int:
         """Devices."""
@@ -39,10 +41,12 @@ class Sessions:
     @property
     def latest(self) -> int:
         """Newest event time, ms; the smallest int64 before the first event."""
-    def reindex(self, index: Any) -> None:
-        """Take another index: zeroed, a power of two of slots, more than there are devices."""
+    def enter(self, table: Any, devices: Any) -> bool:
+        """Take another table and enter ``devices`` (uint8: what ``pack`` gave, or a table). False when it is too small."""
+    def pack(self) -> bytearray:
+        """All devices, DEVICE_BYTES each, in the order of the table."""
     def assign(self, offsets: Any, data: Any, at_ms: Any, begin: int, session_ids: Any) -> int:
-        """Session ids (int64) of the rows from ``begin`` on; gives the first row not done, for want of a larger index."""
+        """Session ids (int64) of the rows from ``begin`` on; gives the first row not done, for want of a larger table."""
 
 def exact(
     offsets: Any,
@@ -63,4 +67,4 @@ def exact(
     """
 
 def session_ids(offsets: Any, data: Any, starts_ms: Any, ids: Any) -> None:
-    """The ids of sessions: XXH3-64 of device bytes and start (int64, ms), top bit cleared."""
+    """The ids of sessions: XXH3-64 of (XXH3-64 of device bytes, start in ms as int64), top bit cleared."""

@@ -153,6 +153,10 @@ class Log(Protocol):
         """Events that the group has not consumed yet."""
         ...
 
+    def lag_seconds(self, group: str, topic: Topic, partition: int) -> float:
+        """How long the oldest frame that the group has not consumed has stood in the log; 0.0 when there is none."""
+        ...
+
     def pressure(self) -> str | None:
         """Why the log should take no more events now; ``None`` when all is well."""
         ...

@@ -8,10 +8,11 @@ from typing import Final
 from eventmill.core.clock import now_ms
 from eventmill.core.config import HttpConfig
 from eventmill.core.errors import BodyError, EventmillError, LogUnavailable
+from eventmill.dashboard.assets import Dashboard
 from eventmill.ingest.auth import WriteKeys, key_of_header
 from eventmill.ingest.committer import Committer
 from eventmill.net.inflate import InflateError, inflate
-from eventmill.net.messages import Request, Response
+from eventmill.net.messages import JSON, Request, Response
 from eventmill.net.proxy import Proxy
 from eventmill.observe import metrics
 
@@ -22,9 +23,11 @@ EVENTS: Final[dict[str, str | None]] = {
     **{f"/v1/{kind}": kind for kind in ("track", "screen", "page", "identify", "group", "alias")},
 }
 #: What the engine answers.
-FORWARDED: Final = ("/v1/query/", "/v1/trace/", "/v1/status", "/v1/audit")
+FORWARDED: Final = ("/v1/query/", "/v1/trace/", "/v1/status", "/v1/audit", "/v1/pipeline", "/v1/dead")
+#: What the engine does, too, for whoever has a write key: it changes what is stored.
+REPLAY: Final = "/v1/replay"
 _OWN: Final = ("/healthz", "/readyz", "/metrics")
-_KNOWN: Final = ", ".join((*EVENTS, "/v1/query/trends", "/v1/query/sql", "/v1/trace/ID", "/v1/status", *_OWN))
+_KNOWN: Final = ", ".join((*EVENTS, "/v1/query/trends", "/v1/query/sql", "/v1/trace/ID", "/v1/status", *_OWN, "/"))
 _UNAUTHORIZED: Final = {"WWW-Authenticate": 'Basic realm="eventmill"'}
 _ENCODINGS: Final = {"Accept-Encoding": "identity, gzip, zstd"}
 
@@ -37,6 +40,7 @@ class Endpoints:
         self._keys = keys
         self._limits = limits
         self._proxy = proxy
+        self._dashboard = Dashboard()
         self.ready = True
 
     async def handle(self, request: Request) -> Response:
@@ -46,12 +50,26 @@ class Endpoints:
             endpoint, response = path, await self._events(request, EVENTS[path])
         elif request.path.startswith(FORWARDED):
             endpoint, response = "engine", await self._proxy.forward(request)
+        elif path == REPLAY:
+            endpoint, response = path, await self._replay(request)
         elif path in _OWN:
             endpoint, response = path, await self._own(request, path)
+        elif self._dashboard.answers(request.path):
+            endpoint, response = "dashboard", self._dashboard.answer(request)
         else:
             endpoint, response = "unknown", Response.error(404, f"there is no {request.path}; there are {_KNOWN}")
         metrics.answered(endpoint, response.status).inc()
         return response
+
+    async def _replay(self, request: Request) -> Response:
+        if request.method != "POST":
+            return Response.error(405, f"{REPLAY} takes POST", {"Allow": "POST, OPTIONS"})
+        if not self._keys.accepts(key_of_header(request.headers.get("authorization"))):
+            return self._unauthorized()
+        # A page of another site may post a form without asking, but not JSON.
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+            return Response.error(415, f'{REPLAY} takes JSON like {{"reasons": []}}: send Content-Type: {JSON}')
+        return await self._proxy.forward(request)
 
     async def _own(self, request: Request, path: str) -> Response:
         if request.method not in ("GET", "HEAD"):

@@ -120,7 +120,9 @@ def _milliseconds(times: Any) -> pa.Array:
     try:
         array = _contiguous(times)
         if pa.types.is_timestamp(array.type):
-            array = array.cast(pa.timestamp("ms", array.type.tz), safe=False)
+            # What is in ms already is looked at as it is: a cast would cost more than the kernels that use it.
+            array = array if array.type.unit == "ms" else array.cast(pa.timestamp("ms", array.type.tz), safe=False)
+            return array.view(pa.int64())
         return array.cast(pa.int64())
     except (pa.ArrowException, TypeError) as error:
         raise TypeError(f"times must be timestamps or int64 milliseconds: {error}") from error

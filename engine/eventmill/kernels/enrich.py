@@ -35,13 +35,13 @@ class Enricher:
             raise ValueError(f"the table has no column {key!r}; it has {', '.join(dimensions.schema.names)}")
         if dimensions.num_columns == 1:
             raise ValueError(f"the table has no columns beside {key!r}; add the dimensions")
-        self.key, self.flag = key, np.int32(flag)
+        self.key, self.flag = key, int(flag)
         keys = as_array(dimensions.column(key), pa.string())
         if keys.null_count:
             raise ValueError(f"the column {key!r} has nulls; leave those rows out")
         self._distinct, numbers = _distinct_rows(_as_events_have(dimensions.drop_columns([key])))
         self._known = len(keys)
-        self._slots = zeroed(native.SLOT_BYTES << (len(keys) * 3 // 2 + 1).bit_length())
+        self._slots = zeroed((len(keys) * 2 // native.LINE_SLOTS + 1) * native.LINE_SLOTS * native.SLOT_BYTES)
         try:
             self._native = native.Dimension(*strings(keys), numbers, self._slots, os.urandom(native.SECRET_BYTES))
         except KeyError as error:
@@ -68,20 +68,30 @@ class Enricher:
         if self._known == 0:
             nulls = [pa.nulls(rows.num_rows, field.type) for field in self._distinct.schema]
             return with_columns(rows, self._fields(nulls))
-        missing = self._distinct.num_rows - 1
+        missing = self._distinct.num_rows - 2
         found = np.empty(len(keys), np.int32)
         self._native.find(*strings(keys), *validity(keys), missing, found)
-        indices = pa.array(found)
-        columns = self._fields([pc.take(values, indices) for values in self._distinct.columns])
+        columns = self._fields([_gather(values, found) for values in self._distinct.columns])
         if "flags" in rows.schema.names:
-            unknown = (found == missing) & pc.is_valid(keys).to_numpy(zero_copy_only=False)
-            flags = column(rows, "flags").to_numpy(zero_copy_only=False)
-            flagged = (flags & ~self.flag) | np.where(unknown, self.flag, np.int32(0))
-            columns["flags"] = (rows.schema.field("flags"), pa.array(flagged, pa.int32()))
+            flags = as_array(column(rows, "flags"), pa.int32()).to_numpy(zero_copy_only=False)
+            flagged = np.empty_like(found)
+            native.flagged(found, missing, self.flag, flags, flagged)
+            columns["flags"] = (rows.schema.field("flags"), pa.array(flagged))
         return with_columns(rows, columns)
 
     def _fields(self, values: list[pa.Array]) -> dict[str, tuple[pa.Field, pa.Array]]:
         return {field.name: (field, array) for field, array in zip(self._distinct.schema, values, strict=True)}
+
+
+def _gather(values: pa.Array, found: Int32s) -> pa.Array:
+    """``values.take(found)``; of words, their codes are gathered in one pass."""
+    if not pa.types.is_dictionary(values.type) or values.type.index_type != pa.int32():
+        return pc.take(values, pa.array(found))
+    codes_of = values.indices.fill_null(-1).to_numpy()
+    codes, valid = np.empty(len(found), np.int32), np.empty(-(-len(found) // 8), np.uint8)
+    native.gather(found, codes_of, codes, valid)
+    indices = pa.Array.from_buffers(pa.int32(), len(found), [pa.py_buffer(valid), pa.py_buffer(codes)])
+    return pa.DictionaryArray.from_arrays(indices, values.dictionary, ordered=values.type.ordered, safe=False)
 
 
 def _as_events_have(dimensions: pa.RecordBatch) -> pa.RecordBatch:
@@ -99,7 +109,7 @@ def _as_events_have(dimensions: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _distinct_rows(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Int32s]:
-    """The distinct rows and, at the end, one of nulls; and each row's number among them.
+    """The distinct rows and, at the end, two of nulls; and each row's number among them.
 
     Dimensions have few values, so few combinations: those stay in the processor's cache when batches are joined.
     """
@@ -110,7 +120,7 @@ def _distinct_rows(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Int32s]:
         numbers = _codes(pa.array(pairs))
     firsts = np.zeros(int(numbers.max(initial=-1)) + 1, np.int64)
     firsts[numbers[::-1]] = np.arange(rows.num_rows)[::-1]
-    distinct = rows.take(pa.array([*firsts.tolist(), None], pa.int64()))
+    distinct = rows.take(pa.array([*firsts.tolist(), None, None], pa.int64()))
     return distinct, numbers.astype(np.int32)
 
 

@@ -25,7 +25,7 @@ def murmur2(key: bytes) -> int:
 def group_numbers(values: Strings) -> tuple[Int32s, Int32s]:
     """Each value's group, numbered by first appearance, and the row where each group appears first."""
     n = len(values.offsets) - 1
-    slots = 1 << (n * 4 // 3 + 1).bit_length()
+    slots = (n * 2 // native.LINE_SLOTS + 1) * native.LINE_SLOTS
     numbers, firsts = np.empty(n, np.int32), np.empty(n, np.int32)
     count = native.groups(*values, np.zeros(slots * native.SLOT_BYTES, np.uint8), _SECRET, numbers, firsts)
     return numbers, firsts[:count]

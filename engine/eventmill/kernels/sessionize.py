@@ -10,6 +10,7 @@ import os
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from eventmill._native import sessionize as native
@@ -22,7 +23,7 @@ from eventmill.kernels.memory import zeroed
 from eventmill.kernels.partition import group_numbers
 
 _SLOTS_AT_FIRST: Final = 1 << 12
-_SLOT_BYTES: Final = 8
+_GROWTH: Final = 1.4
 _DEVICES_MAX: Final = (1 << 31) - 1
 _FIELD: Final = EVENT.field("session_id")
 
@@ -38,8 +39,8 @@ class Sessionizer:
     Time is the newest ``timestamp`` seen, so timestamps must be bounded beforehand (ingest clamps them to a minute after
     receipt). Devices idle for longer than ``lateness`` are forgotten, an eighth of it later at most. ``max_devices`` bounds
     the state: when yet another device comes, the eighth idle longest is forgotten early, and counted in ``evicted``. A device
-    takes 40 bytes and 11 to 21 for the index. The state is a function of the rows, whatever the batches were. Not
-    thread-safe.
+    takes 32 bytes, and its share of the free slots another 11 to 28. ``lateness`` may be 20 days at most, and a session is
+    cut when it is longer than 24. The state is a function of the rows, whatever the batches were. Not thread-safe.
 
     >>> import pyarrow as pa
     >>> batch = pa.record_batch({"device_id": ["a", "a", "a"], "timestamp": [0, 60_000, 9_000_000]})
@@ -53,12 +54,14 @@ class Sessionizer:
             raise ValueError(f"max_devices must be between 1 and {_DEVICES_MAX:,}")
         self.gap_ms = parse_duration_ms(gap)
         self.lateness_ms = parse_duration_ms(lateness)
+        if not 1 <= self.lateness_ms <= native.LATENESS_MAX_MS:
+            raise ValueError(
+                f"lateness must be between 1ms and {native.LATENESS_MAX_MS // 86_400_000}d, not {lateness}"
+            )
         self.max_devices = max_devices
         self._secret = os.urandom(native.SECRET_BYTES)
-        # Address space for all that may come; memory is taken as devices do.
-        self._table = zeroed(max_devices * native.DEVICE_BYTES)
-        index = _index(_SLOTS_AT_FIRST)
-        self._native = native.Sessions(self._table, index, self._secret, self.gap_ms, self.lateness_ms)
+        self._table = _table(_SLOTS_AT_FIRST)
+        self._native = native.Sessions(self._table, self._secret, self.gap_ms, self.lateness_ms, max_devices)
 
     @property
     def devices(self) -> int:
@@ -73,7 +76,7 @@ class Sessionizer:
     @property
     def nbytes(self) -> int:
         """Bytes of memory for the devices that there are."""
-        return self._native.count * native.DEVICE_BYTES + self._native.slots * _SLOT_BYTES
+        return (self._native.slots + native.SPARE) * native.DEVICE_BYTES
 
     def assign(self, batch: Any) -> pa.RecordBatch:
         """The batch with ``session_id`` (int64), from its columns ``device_id`` (string) and ``timestamp`` (ms).
@@ -86,52 +89,53 @@ class Sessionizer:
         ids = np.empty(len(times), np.int64)
         done = 0
         while (done := self._native.assign(*devices, times, done, ids)) < len(times):
-            self._native.reindex(_index(self._native.slots * 2))
+            self._grow()
         return with_columns(rows, {"session_id": (_FIELD, pa.array(ids))})
+
+    def _grow(self) -> None:
+        """A larger table: one pass over the old one, which is in the new one's order."""
+        old, entered = self._table, False
+        while not entered:
+            self._table = _table(int(self._native.slots * _GROWTH) // 2 * 2)
+            entered = self._native.enter(self._table, old)
 
     def _parameters(self) -> dict[str, Any]:
         return {"gap_ms": self.gap_ms, "lateness_ms": self.lateness_ms}
 
     def snapshot(self) -> bytes:
         """The whole state with parameters, secret and checksum."""
-        count = self._native.count
         position = {
-            "count": count,
+            "slots": self._native.slots,
             "evicted": self._native.evicted,
             "latest": self._native.latest,
             "secret": self._secret.hex(),
         }
-        content = self._table[: count * native.DEVICE_BYTES].data
-        return state.pack("sessions", self._parameters(), position, content)
+        return state.pack("sessions", self._parameters(), position, memoryview(self._native.pack()))
 
     def restore(self, snapshot: bytes) -> None:
         """Replace the state. Raises ``StateError`` when it is damaged, has other parameters, or too many devices."""
         position, content = state.unpack("sessions", self._parameters(), snapshot)
-        count = position["count"]
-        if len(content) != count * native.DEVICE_BYTES:
+        count, rest = divmod(len(content), native.DEVICE_BYTES)
+        if rest:
             raise StateError("the sessions state is damaged: it has another size; use an older snapshot")
         if count > self.max_devices:
             raise StateError(f"the sessions state has {count:,} devices; raise max_devices ({self.max_devices:,})")
-        self._table = zeroed(self.max_devices * native.DEVICE_BYTES)
-        self._table[: len(content)] = np.frombuffer(content, np.uint8)
         self._secret = bytes.fromhex(position["secret"])
-        slots = _SLOTS_AT_FIRST
-        while slots // 4 * 3 < count:
-            slots *= 2
+        self._table = _table(position["slots"])
         self._native = native.Sessions(
             self._table,
-            _index(slots),
             self._secret,
             self.gap_ms,
             self.lateness_ms,
-            count,
+            self.max_devices,
             position["evicted"],
             position["latest"],
         )
+        self._native.enter(self._table, np.frombuffer(content, np.uint8))
 
 
-def _index(slots: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    return zeroed(slots * _SLOT_BYTES).view(np.uint64)
+def _table(slots: int) -> npt.NDArray[np.uint8]:
+    return zeroed((slots + native.SPARE) * native.DEVICE_BYTES)
 
 
 def _devices(device_id: Any) -> Strings:
@@ -164,7 +168,7 @@ def sessions_exact(device_id: Any, timestamp: Any, gap_ms: int) -> pa.Int64Array
 def session_ids(device_id: Any, start_ms: Any) -> pa.Int64Array:
     """The ids of sessions given by device and start (timestamps or int64 ms since the epoch).
 
-    XXH3-64 of the device's bytes and the start as 8 little-endian bytes, top bit cleared.
+    XXH3-64 of 16 bytes, top bit cleared: XXH3-64 of the device's bytes, and the start, both little-endian.
     """
     devices, starts = _devices(device_id), times_ms(start_ms)
     ids = np.empty(len(starts), np.int64)

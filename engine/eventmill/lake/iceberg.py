@@ -213,6 +213,21 @@ class LakeTable:
         """
         return offsets.received_through(self.load().current_snapshot())
 
+    def size(self) -> dict[str, int] | None:
+        """Files, bytes, rows and snapshots as the newest snapshot sums them up; ``None`` before the first one."""
+        table = self.load()
+        snapshot = table.current_snapshot()
+        if snapshot is None or snapshot.summary is None:
+            return None
+        total = snapshot.summary.additional_properties
+        return {
+            "files": int(total.get("total-data-files", 0)),
+            "bytes": int(total.get("total-files-size", 0)),
+            "rows": int(total.get("total-records", 0)),
+            "snapshots": len(table.metadata.snapshots),
+            "written_at": snapshot.timestamp_ms,
+        }
+
     def source_sql(self) -> str | None:
         """The newest snapshot as a FROM expression for chdb; null while there is none.
 

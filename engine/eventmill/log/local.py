@@ -254,6 +254,13 @@ class LocalLog:
                           (row_id + 1, base + ddl.OFFSET_MAX))  # fmt: skip
         return int(rows[0][0] or 0)
 
+    def lag_seconds(self, group: str, topic: Topic, partition: int) -> float:
+        """See ``core.log.Log.lag_seconds``."""
+        base = ddl.frame_id(self._topics[topic], partition, 0)
+        begin, end = base + self.committed(group, topic, partition), base + ddl.OFFSET_MAX
+        rows = self._read("SELECT appended_at FROM frames WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1", (begin, end))
+        return max(0.0, (now_ms() - rows[0][0]) / 1000) if rows else 0.0
+
     def pressure(self) -> str | None:
         """See ``core.log.Log.pressure``."""
         used = self.size_bytes()

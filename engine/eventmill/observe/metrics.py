@@ -43,6 +43,10 @@ SCHEMA_UNKNOWN: Final = Gauge(
 LAG: Final = Gauge(
     "eventmill_lag_events", "Events a consumer has still to take", ["group"], multiprocess_mode="mostrecent"
 )
+LAG_SECONDS: Final = Gauge(
+    "eventmill_lag_seconds", "Age of the oldest frame a consumer has still to take", ["group"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
 
 
 @functools.lru_cache(maxsize=1_024)

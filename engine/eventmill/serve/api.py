@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from eventmill.core.errors import EventmillError
+import orjson
+
+from eventmill.core.errors import EventmillError, QueryError
+from eventmill.core.schema import Reason
 from eventmill.net.messages import Request, Response
+from eventmill.observe.pipeline import SAMPLES_MAX
 from eventmill.serve.engine import Engine
 
 _TRACE: Final = "/v1/trace/"
+_HOURS: Final = 48
+_HOURS_MAX: Final = 24 * 90
+_SAMPLES: Final = 20
 
 
 class EngineApi:
@@ -34,6 +41,13 @@ class EngineApi:
             if request.path == "/v1/audit":
                 audit = await asyncio.to_thread(self._engine.audit)
                 return Response.json(200, audit.as_dict())
+            if request.path == "/v1/pipeline":
+                return Response.json(200, await asyncio.to_thread(self._engine.pipeline, _hours(request)))
+            if request.path == "/v1/dead":
+                limit, reason = _letters(request)
+                return Response.json(200, await asyncio.to_thread(self._engine.dead_letters, limit, reason))
+            if request.path == "/v1/replay" and request.method == "POST":
+                return Response.json(200, await asyncio.to_thread(self._engine.replay, _reasons(request.body)))
             if request.path == "/v1/flush" and request.method == "POST":
                 return Response.json(200, {"stored": await asyncio.to_thread(self._engine.flush)})
             if request.path == "/v1/judge" and request.method == "POST":
@@ -43,8 +57,44 @@ class EngineApi:
                 return Response.json(200, await asyncio.to_thread(self._engine.summary))
             if request.path == "/v1/compact" and request.method == "POST":
                 return Response.json(200, await asyncio.to_thread(self._engine.compact))
+        except QueryError as error:
+            return Response.error(400, str(error))
         except EventmillError as error:
             return Response.error(503, str(error), {"Retry-After": "1"})
         return Response.error(
             404, f"there is no {request.path}; see /v1/query/trends, /v1/query/sql, /v1/trace/ID, /v1/status"
         )
+
+
+def _hours(request: Request) -> int:
+    return _number(request, "hours", _HOURS, _HOURS_MAX)
+
+
+def _letters(request: Request) -> tuple[int, Reason | None]:
+    reason = request.query.get("reason")
+    return _number(request, "limit", _SAMPLES, SAMPLES_MAX), None if not reason else _reason(reason)
+
+
+def _reasons(body: bytes) -> frozenset[str]:
+    """The reasons of ``{"reasons": […]}``; none means all."""
+    try:
+        given = orjson.loads(body) if body else {}
+    except orjson.JSONDecodeError as error:
+        raise QueryError(f"the body is not JSON: {error}") from error
+    reasons = given.get("reasons", []) if isinstance(given, dict) else None
+    if not isinstance(reasons, list) or set(given) - {"reasons"}:
+        raise QueryError('the body must be a JSON object {"reasons": [reason, …]}; an empty list means all')
+    return frozenset(_reason(each) for each in reasons)
+
+
+def _reason(given: Any) -> Reason:
+    if given not in tuple(Reason):
+        raise QueryError(f"there is no reason {str(given)[:100]!r}; the reasons are {', '.join(Reason)}")
+    return Reason(given)
+
+
+def _number(request: Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise QueryError(f"{name} must be a number from 1 to {most}")
+    return int(text)

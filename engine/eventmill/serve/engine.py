@@ -18,15 +18,17 @@ from prometheus_client import Counter
 from eventmill.core import groups
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
-from eventmill.core.schema import Hop, Topic
+from eventmill.core.errors import StateError
+from eventmill.core.schema import Hop, Reason, Topic
 from eventmill.core.tail import Tail
 from eventmill.generate.oracle import Verdict, judge, stored_rows
 from eventmill.generate.truth import TruthFile
 from eventmill.lake.table import Lake
-from eventmill.observe import metrics
+from eventmill.observe import metrics, pipeline
 from eventmill.observe.audit import Audit, Stored, balance, flights
 from eventmill.observe.trace import trace
 from eventmill.process.pipeline import Processor, build_stages
+from eventmill.process.replay import Rules, Wanted, replay_dead
 from eventmill.process.rescue import Rescue
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
@@ -116,6 +118,8 @@ class Engine:
         self.fatal: tuple[str, Exception] | None = None
         self.stopped = threading.Event()
         self._hurry = threading.Event()
+        self._replaying = threading.Lock()
+        self._compacted: dict[str, Any] | None = None
         log = self.stores.log
         tail = Tail((groups.REALTIME, groups.LAKE))
         self.book = SchemaBook(
@@ -236,9 +240,37 @@ class Engine:
             totals[count.hop] += count.events
         lags = self.in_flight()
         metrics.SCHEMA_UNKNOWN.set(self.book.unjudged)
-        for group, lag in lags.items():
-            metrics.LAG.labels(group).set(lag)
+        for group, topic in _CONSUMERS:
+            metrics.LAG.labels(group).set(lags[group])
+            metrics.LAG_SECONDS.labels(group).set(self.stores.log.lag_seconds(group, topic, 0))
         return {"ledger": totals, "lag": lags, "in_flight": sum(lags.values()), "pressure": self.stores.log.pressure()}
+
+    def pipeline(self, hours: int) -> dict[str, Any]:
+        """The newest ``hours`` of the ledger, lags, the log's and the lake's size, the last compaction; cheap."""
+        log, lags = self.stores.log, self.in_flight()
+        return {
+            **pipeline.hours(log.ledger(), hours),
+            "lag": lags,
+            "in_flight": sum(lags.values()),
+            "pressure": log.pressure(),
+            "log": {"bytes": log.size_bytes(), "bytes_max": self.config.log.size_bytes_max},
+            "lake": self.stores.lake.size(),
+            "compacted": self._compacted,
+            "compact_interval_ms": parse_duration_ms(self.config.lake.compact_interval),
+        }
+
+    def dead_letters(self, limit: int, reason: Reason | None) -> dict[str, Any]:
+        """The newest dead letters, with their bytes."""
+        return pipeline.dead_letters(self.stores.log, limit=limit, reason=reason)
+
+    def replay(self, reasons: frozenset[str]) -> dict[str, Any]:
+        """Dead letters' second chance under today's settings; one replay at a time."""
+        ruling = self.book.newest()
+        if ruling is None:
+            raise StateError("the schemas are out of reach, so nothing can be judged; replay when they are back")
+        rules = Rules(self.config.ingest, self.config.http, self.config.process.blocked_events, ruling)
+        with self._replaying:
+            return replay_dead(self.stores.log, rules, Wanted(reasons)).as_dict()
 
     def _run_upkeep(self) -> None:
         compacted = time.monotonic()
@@ -264,6 +296,12 @@ class Engine:
 
     def compact(self) -> dict[str, Any]:
         """Compact the lake and tidy it; judge what was stored while its schema was not known."""
+        started = time.monotonic()
+        report = self._kept_up()
+        self._compacted = {"at": now_ms(), "seconds": round(time.monotonic() - started, 3), "report": report}
+        return report
+
+    def _kept_up(self) -> dict[str, Any]:
         ruling = self.book.newest()
         if ruling is None or not any_flagged(self.stores.realtime):
             return keep_up(self.stores.lake, self.config)

@@ -1,0 +1,1 @@
+"""The dashboard: static files that ask the query API; any ingest worker serves them."""

@@ -1,0 +1,106 @@
+"""What the matrix showed: kept in results.json, written to docs/faults.md."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from faults.scene import Result
+
+ROOT: Final = Path(__file__).parents[1]
+RESULTS: Final = ROOT / "faults" / "results.json"
+PAGE: Final = ROOT / "docs" / "faults.md"
+_HEAD: Final = """# Faults
+
+Whatever was acknowledged with 200 is stored exactly once in each store, through the crash of any process. Here is what was
+broken on purpose, how often, and what the oracle said: the generator writes down what it is about to send, then sends it until
+each request has its answer, and afterwards every id is looked for in the stores. **Lost** is acknowledged and absent,
+**doubled** stored more than once; phantoms (never sent) and corrupt events (not as they were sent) are looked for too, and the
+ledger has to balance.
+
+Load: 3,000 events a second, 5 % of them client duplicates, 2 % late, 1 % bad. Recovery is from the fault until all that stood
+on the log at the fault has been processed and committed, restart included; for ingest, until requests are answered again.
+
+`make faults` runs all of it and writes this page, `python -m faults --rows 1,4 --runs 10` a part; `make test` a small size.
+
+"""
+_CONTROLS: Final = """
+## Negative controls
+
+Each breaks one promise on purpose. An oracle that saw nothing here would prove nothing above.
+
+| broken | the oracle says | the same work, whole |
+|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A negative control: the fault counts that are not zero, of the broken run and of the whole one."""
+
+    name: str
+    broken: dict[str, int]
+    whole: dict[str, int]
+
+    @property
+    def caught(self) -> bool:
+        """The oracle saw what was broken, and nothing else."""
+        return bool(self.broken) and not self.whole
+
+
+def save(results: Iterable[Result], controls: Iterable[Control], machine: str, path: Path = RESULTS) -> dict[str, Any]:
+    """Put results beside those kept, in place of older ones of the same row and control; gives all of them."""
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": {}, "controls": {}}
+    for result in results:
+        row = {**asdict(result), "recoveries": [round(seconds, 2) for seconds in result.recoveries]}
+        kept["rows"][f"{result.number:02d} {result.system}"] = {**row, "machine": machine}
+    for control in controls:
+        kept["controls"][control.name] = asdict(control)
+    kept = {name: dict(sorted(kept[name].items())) for name in ("rows", "controls")}
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    return kept
+
+
+def page(kept: dict[str, Any]) -> str:
+    """The page about all results."""
+    lines = [_HEAD + "| # | fault | on | runs | acknowledged | lost | doubled | recovery p50 | p99 |", "|---" * 9 + "|"]
+    lines += [
+        f"| {row['number']} | {row['title']} | {row['system']} | {row['runs']} | {row['acked']:,} | {row['lost']} | "
+        f"{row['doubled']} | {_seconds(row['recoveries'], 50)} | {_seconds(row['recoveries'], 99)} |"
+        for row in kept["rows"].values()
+    ]
+    runs = sum(row["runs"] for row in kept["rows"].values())
+    acked = sum(row["acked"] for row in kept["rows"].values())
+    broken = sum(row["lost"] + row["doubled"] + row["phantom"] + row["corrupt"] for row in kept["rows"].values())
+    lines += ["", f"{runs:,} faults, {acked:,} events acknowledged, {broken:,} of them lost, doubled or not as sent."]
+    if runs and not broken:
+        lines[-1] += (
+            f" With none in {runs:,} runs, the chance of one in a run is below {3 / runs:.2%} (95 %, rule of three)."
+        )
+    notes = [(row["number"], row["notes"]) for row in kept["rows"].values() if row["notes"]]
+    lines += [""] + [
+        f"- Row {number}: " + ", ".join(f"{name}: {n}" for name, n in one.items()) for number, one in notes
+    ]
+    machines = sorted({row["machine"] for row in kept["rows"].values()})
+    lines += ["", f"Measured on {'; '.join(machines)}."]
+    text = "\n".join(lines) + "\n" + _CONTROLS
+    for control in kept["controls"].values():
+        text += f"| {control['name']} | {_counts(control['broken'])} | {_counts(control['whole'])} |\n"
+    return text
+
+
+def _seconds(values: list[float], percent: int) -> str:
+    if not values:
+        return ""
+    if percent == 50:
+        return f"{statistics.median(values):.1f} s"
+    ordered = sorted(values)
+    return f"{ordered[min(len(ordered) - 1, round(percent / 100 * len(ordered)))]:.1f} s"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "nothing"

@@ -1,0 +1,101 @@
+"""The rows of the matrix: what each breaks, and how it is put right again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Final
+
+from faults.alone import Alone
+from faults.clocks import wrong_clocks
+from faults.poison import poison
+from faults.scene import Row, Scene
+from testbed.process import eventually
+
+#: The processor's failpoints, in the order in which it passes them.
+POINTS: Final = ("processed", "produced", "offsets sent", "committed", "snapshot written", "snapshot renamed")
+
+
+def kill_processor(scene: Scene) -> None:
+    """kill -9 at a random moment, then start again."""
+    victim = scene.rng.choice(scene.system.processors)
+
+    def fault() -> None:
+        victim.server.kill()
+        victim.start()
+
+    scene.strike(fault)
+
+
+def kill_at_failpoint(scene: Scene) -> None:
+    """kill -9 at exactly one point of the way, each in turn, then start again."""
+    victim = scene.rng.choice(scene.system.processors)
+    point = POINTS[sum(scene.notes.values()) % len(POINTS)]
+    scene.notes[point] += 1
+    nth = 1 if point.startswith("snapshot") else scene.rng.randint(1, 4)
+    victim.server.kill()
+    victim.launch((point, nth))
+    victim.await_end()
+
+    begun = time.monotonic()
+    victim.start()
+    mark = scene.system.mark()
+    eventually(lambda: scene.system.passed(mark), lambda: f"it recovers from the end at {point!r}")
+    scene.recoveries.append(time.monotonic() - begun)
+
+
+def damage_snapshot(scene: Scene) -> None:
+    """kill -9, then cut the newest snapshot or turn a bit of it: the older one must do."""
+    victim = scene.rng.choice(scene.system.processors)
+    eventually(lambda: len(scene.system.snapshots()) >= 2, lambda: "two snapshots are written")
+
+    def fault() -> None:
+        victim.server.kill()
+        newest = scene.system.snapshots()[-1]
+        content = bytearray(newest.read_bytes())
+        if scene.rng.random() < 0.5:
+            content[scene.rng.randrange(len(content))] ^= 1 << scene.rng.randrange(8)
+        else:
+            del content[scene.rng.randrange(len(content)) :]
+        newest.write_bytes(content)
+        victim.start()
+
+    scene.strike(fault)
+    assert "passed over" in victim.said, victim.said
+    scene.notes["fell back"] += 1
+
+
+def kill_ingest(scene: Scene) -> None:
+    """kill -9 an ingest process under load; recovered when requests are answered again."""
+
+    def fault() -> None:
+        os.kill(scene.rng.choice(scene.system.workers()), signal.SIGKILL)
+        scene.load.await_more(5)
+
+    scene.strike(fault, recovered=lambda _: True)
+
+
+def drain(scene: Scene) -> None:
+    """SIGTERM: it drains and exits 0, and the next one goes on."""
+    victim = scene.rng.choice(scene.system.processors)
+
+    def fault() -> None:
+        begun = time.monotonic()
+        code = victim.server.stop()
+        scene.notes["longest drain, ms"] = max(scene.notes["longest drain, ms"], int(1000 * (time.monotonic() - begun)))
+        assert code == 0, victim.server.tail()
+        victim.start()
+
+    scene.strike(fault)
+
+
+MATRIX: Final = (
+    Row(1, "kill -9 of the processor mid-batch", kill_processor, Alone, runs=100, small=0),
+    Row(2, "kill -9 at each failpoint", kill_at_failpoint, Alone, runs=60, small=2),
+    Row(3, "newest snapshot cut or bit-flipped", damage_snapshot, Alone, runs=20, small=0),
+    Row(4, "kill -9 of ingest under load", kill_ingest, Alone, runs=50, small=0),
+    Row(18, "wrong clocks, events days late and from the future", wrong_clocks, Alone, runs=5, small=0, seconds=30),
+    Row(19, "poison: bodies and events that nobody should send", poison, Alone, runs=20, small=0),
+    Row(25, "SIGTERM, then start again", drain, Alone, runs=10, small=0),
+)

@@ -1,0 +1,65 @@
+"""The fault matrix in its small size, and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pyarrow as pa
+import pytest
+
+from faults import report
+from faults.clocks import mismatches
+from faults.report import Control, page, save
+from faults.rows import MATRIX
+from faults.scene import Result, run
+
+SMALL = [row for row in MATRIX if row.small]
+
+
+@pytest.mark.parametrize("row", SMALL, ids=lambda row: f"{row.number}-{row.build.__name__}")
+def test_nothing_is_lost_or_doubled(row):
+    result = run(row, row.small)
+    assert result.good, result
+    assert result.acked > 1_000
+    assert len(result.recoveries) == row.small
+
+
+RESULT = Result(1, "kill -9", "one machine", 2, 1_000, 0, 0, 0, 0, True, [1.0, 3.0], {"fell back": 2})
+
+
+def test_the_page_counts_and_keeps_the_newest_of_each_row(tmp_path):
+    path = tmp_path / "results.json"
+    save([RESULT, dataclasses.replace(RESULT, number=4, lost=7)], [Control("window 0", {"doubled": 5}, {})], "a", path)
+    text = page(save([dataclasses.replace(RESULT, runs=3)], (), "b", path))
+    assert "| 1 | kill -9 | one machine | 3 | 1,000 | 0 | 0 | 2.0 s | 3.0 s |" in text
+    assert "| 4 | kill -9 | one machine | 2 | 1,000 | 7 | 0 |" in text
+    assert "7 of them lost" in text
+    assert "rule of three" not in text
+    assert "| window 0 | 5 doubled | nothing |" in text
+    assert "a; b" in text
+
+
+def test_a_fault_shows_in_a_result():
+    assert RESULT.good
+    for name in ("lost", "doubled", "phantom", "corrupt"):
+        assert not dataclasses.replace(RESULT, **{name: 1}).good
+    assert not dataclasses.replace(RESULT, balanced=False).good
+
+
+def test_the_page_is_that_of_the_kept_results():
+    assert report.PAGE.read_text() == page(json.loads(report.RESULTS.read_text()))
+
+
+def test_mismatches_are_counted():
+    """Control of row 18: sessions cut or joined where an exact computation does not."""
+    minute = 60_000
+
+    def events(*sessions):
+        at = [0, 10 * minute, 40 * minute, 71 * minute]  # 30 minutes are no break, 31 are one
+        times = pa.array(at, pa.timestamp("ms", "UTC"))
+        return pa.table({"device_id": ["d"] * 4, "timestamp": times, "session_id": list(sessions)})
+
+    assert mismatches(events(5, 5, 5, 6)) == 0
+    assert mismatches(events(5, 5, 5, 5)) == 4
+    assert mismatches(events(5, 4, 4, 6)) == 3

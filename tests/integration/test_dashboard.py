@@ -1,0 +1,286 @@
+"""The dashboard in a real browser against a real server: every page, its numbers, its accessibility."""
+
+from __future__ import annotations
+
+import csv
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.browser import Tab, chromium
+from tests.serving import Serving, eventmill, eventually
+
+EVENTS = 6_000
+DAY_MS = 86_400_000
+PAGES = ("overview", "pipeline", "explore", "explore?event=Product+Viewed&by=platform&chart=bar", "sql?q=SELECT+1+AS+one")
+LOOKS = {
+    "light": {"viewport": {"width": 1360, "height": 850}},
+    "dark": {"viewport": {"width": 1360, "height": 850}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 850}, "is_mobile": True, "has_touch": True},
+}
+SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory, browser):
+    found = Serving(tmp_path_factory.mktemp("dashboard"))
+    try:
+        sent = eventmill("generate", "--url", found.url, "--events", str(EVENTS), "--span", "20h", "--bad", "0.05", "--json")
+        assert sent.returncode == 0, sent.stderr
+        found.flush()
+        yield found
+    finally:
+        found.kill()
+
+
+@pytest.fixture
+def tab(browser, serving):
+    with Tab(browser, serving.url, viewport={"width": 1360, "height": 850}) as found:
+        yield found
+
+
+def number(text):
+    return int(re.sub(r"\D", "", text))
+
+
+def iso(at_ms):
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat()
+
+
+def cells(tab, caption):
+    """The rows of the table of this caption, as shown."""
+    rows = tab.page.locator("table", has=tab.page.locator("caption", has_text=caption)).locator("tbody tr")
+    return [row.locator("th, td").all_inner_texts() for row in rows.all()]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_page_shows_without_a_complaint_and_can_be_used_by_all(browser, serving, look):
+    with Tab(browser, serving.url, **LOOKS[look]) as tab:
+        for place in PAGES:
+            page = tab.open(place)
+            assert tab.complaints == [], place
+            assert page.locator("[role=alert]:not(:empty)").count() == 0, place
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{place} scrolls sideways"
+            SHOTS.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=SHOTS / f"{place.split('?')[0]}-{look}.png", full_page=True)
+            assert serious(page) == [], place
+            tab.complaints.clear()  # those about the checker itself
+
+
+def serious(page):
+    """What axe finds that keeps somebody from using the page."""
+    return [
+        (each["id"], [node["html"] for node in each["nodes"]][:3])
+        for each in Axe().run(page).response["violations"]
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
+def test_axe_would_see_a_mistake(browser, serving):
+    with Tab(browser, serving.url) as tab:
+        page = tab.open("explore")
+        page.evaluate("document.querySelector('main').append(document.createElement('button'))")
+        assert "button-name" in {name for name, _ in serious(page)}
+
+
+def test_the_policy_stops_a_script_that_is_written_into_the_page(tab):
+    page = tab.open("overview")
+    page.evaluate("const s = document.createElement('script'); try { s.text = 'window.hurt = 1'; document.body.append(s); } catch {}")
+    assert page.evaluate("window.hurt") is None
+    assert tab.complaints
+
+
+def test_overview_shows_what_the_api_counts(tab, serving):
+    tab.open("overview?range=24h")
+    now = int(time.time() * 1000)
+    query = "SELECT count(), uniq(device_id), uniq(session_id) FROM events WHERE timestamp >= fromUnixTimestamp64Milli({a:Int64})"
+    ((events, devices, _),) = serving.sql(query, a=now - DAY_MS)
+    shown = {each.locator(".label").inner_text(): each.locator(".value").inner_text() for each in tab.page.locator(".figure").all()}
+    assert number(shown["Events"]) == events
+    assert number(shown["Active devices"]) == devices
+    query = "SELECT event, count() AS n FROM events WHERE timestamp >= fromUnixTimestamp64Milli({a:Int64}) GROUP BY event ORDER BY n DESC LIMIT 1"
+    ((name, count),) = serving.sql(query, a=(now - DAY_MS) // 60_000 * 60_000)
+    first = cells(tab, "Top events")[0]
+    assert first[0] == name
+    assert number(first[1]) == pytest.approx(count, rel=0.01)
+
+
+def trends(serving, **more):
+    end = (int(time.time() * 1000) // 3_600_000 + 1) * 3_600_000
+    body = {"event": None, "measure": "events", "interval": "hour", "from": iso(end - DAY_MS - 3_600_000), "to": iso(end), **more}
+    status, answer = serving.post("/v1/query/trends", body)
+    assert status == 200, answer
+    return answer
+
+
+def test_explore_shows_what_the_api_answers(tab, serving):
+    tab.open("explore?event=Product+Viewed&measure=devices&interval=hour")
+    answer = trends(serving, event="Product Viewed", measure="devices")
+    shown = [number(row[1]) for row in cells(tab, "Active devices")]
+    assert shown == [value for _, value in reversed(answer["rows"])][: len(shown)]
+    assert sum(shown) > 100
+
+
+def test_explore_is_built_by_hand_kept_in_the_address_and_given_as_a_file(tab, serving):
+    page = tab.open("explore")
+    page.get_by_role("combobox", name="Of event").fill("Product Viewed")
+    page.get_by_label("Break down by, first field").fill("platform")
+    page.get_by_role("button", name="+ Add filter").click()
+    page.get_by_label("Filter 1: field").fill("properties.price")
+    page.get_by_label("Filter 1: comparison").select_option("gt")
+    page.get_by_label("Filter 1: value").fill("50")
+    page.get_by_label("Filter 1: value").press("Tab")
+    page.get_by_role("button", name="Bars").click()
+    tab.settle()
+    filters = [{"field": "properties.price", "op": "gt", "value": 50}]
+    answer = trends(serving, event="Product Viewed", breakdown="platform", filters=filters)
+    total = sum(row[2] for row in answer["rows"])
+    assert sum(number(cell) for row in cells(tab, "Number of events") for cell in row[1:]) == total > 0
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    assert sum(int(row["value"]) for row in rows) == total
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Arrow").click()
+    assert Path(download.value.path()).stat().st_size > 100
+    kept = page.url
+    page.goto("about:blank")
+    page.goto(kept)
+    tab.settle()
+    assert page.get_by_label("Filter 1: value").input_value() == "50"
+    assert page.get_by_role("button", name="Bars").get_attribute("aria-pressed") == "true"
+    assert sum(number(cell) for row in cells(tab, "Number of events") for cell in row[1:]) == total
+    assert tab.complaints == []
+
+
+def test_a_chart_is_read_by_the_keyboard(tab, serving):
+    page = tab.open("explore?interval=hour")
+    chart = page.get_by_role("slider")
+    chart.focus()
+    chart.press("Home")
+    chart.press("ArrowRight")
+    row = cells(tab, "Number of events")[-2]
+    said = chart.get_attribute("aria-valuetext")
+    assert said.startswith(row[0])
+    assert f"Number of events {row[1]}" in said
+    assert " UTC: " in said
+    assert page.locator(".tip").is_visible()
+    chart.press("Escape")
+    assert not page.locator(".tip").is_visible()
+
+
+def test_sql_shows_the_answer_and_the_schema(tab, serving):
+    page = tab.open("sql")
+    page.get_by_label("Query").fill("SELECT event, count() AS n FROM events GROUP BY event ORDER BY n DESC, event")
+    page.get_by_label("Query").press("Control+Enter")
+    page.wait_for_selector("table")
+    tab.settle()
+    assert [[name, number(n)] for name, n in cells(tab, "Result")] == serving.sql(
+        "SELECT event, count() AS n FROM events GROUP BY event ORDER BY n DESC, event"
+    )
+    page.get_by_role("button", name="n", exact=True).click()  # sorts by it, the largest first, then the other way round
+    page.get_by_role("button", name="n", exact=True).click()
+    counts = [number(row[1]) for row in cells(tab, "Result")]
+    assert counts == sorted(counts)
+    names = page.locator(".columns li").all_inner_texts()
+    assert any(name.startswith("event_id") for name in names)
+
+
+def test_errors_are_shown_as_the_api_words_them(tab, serving):
+    query = "SELECT nothing FROM events"
+    status, answer = serving.post("/v1/query/sql", {"query": query})
+    assert status == 400
+    tab.open(f"sql?q={query.replace(' ', '+')}")
+    assert answer["error"][:80] in tab.text("[role=alert]")
+
+
+def test_what_events_say_stays_text(tab, serving):
+    bad = "<img src=x onerror=hurt=1>"
+    assert serving.post("/v1/track", {"event": bad, "userId": "u", "messageId": "markup"})[0] == 200
+    serving.flush()
+    tab.open("sql?q=SELECT+event+FROM+events+WHERE+message_id+%3D+'markup'")
+    assert cells(tab, "Result") == [[bad]]
+    assert tab.page.evaluate("window.hurt") is None
+
+
+def test_pipeline_shows_the_ledger_and_proves_it(tab, serving):
+    page = tab.open("pipeline")
+    _, ledger = serving.request("GET", "/v1/pipeline")
+    rows = cells(tab, "The ledger by hour")
+    assert [number(row[1]) for row in reversed(rows)] == [hour["received"] for hour in ledger["hours"]]
+    assert {row[-1] for row in rows} == {"✓ balanced"}
+    page.get_by_role("button", name="Prove the balance").click()
+    page.wait_for_selector("text=every hour balances in both stores")
+    _, audit = serving.request("GET", "/v1/audit")
+    proof = cells(tab, "Proof by hour")
+    assert sum(number(row[4]) for row in proof) == audit["stores"]["realtime"]["stored"]
+    page.get_by_text("What is missing, by event and property").click()
+    page.wait_for_selector("text=Properties of")
+    tab.settle()
+    assert tab.complaints == []
+
+
+def test_dead_letters_are_shown_and_replayed(tab, serving):
+    _, before = serving.request("GET", "/v1/dead?limit=200&reason=unknown_type")
+    assert before["letters"]
+    assert {letter["reason"] for letter in before["letters"]} == {"unknown_type"}
+    page = tab.open("pipeline")
+    page.get_by_label("Reason").select_option("unknown_type")
+    tab.settle()
+    rows = cells(tab, "Samples of dead letters")
+    assert {row[1] for row in rows} == {"unknown_type"}
+    page.get_by_role("button", name="Replay").click()
+    page.wait_for_selector("text=0 put back")
+    _, after = serving.request("GET", "/v1/dead?limit=200&reason=unknown_type")
+    assert len(after["letters"]) == len(before["letters"])  # they are as bad as before, and none is lost
+    assert after["waiting"] == before["waiting"]
+
+
+def test_samples_and_replay_say_what_they_take(serving):
+    for path, words in (
+        ("/v1/dead?limit=0", "limit must be a number from 1 to 200"),
+        ("/v1/dead?limit=1e3", "limit must be a number"),
+        ("/v1/dead?reason=no", "there is no reason 'no'; the reasons are not_an_object"),
+        ("/v1/pipeline?hours=99999", "hours must be a number from 1 to"),
+    ):
+        status, answer = serving.request("GET", path)
+        assert (status, words in answer["error"]) == (400, True), answer
+    json = {"Content_Type": "application/json"}
+    assert serving.request("GET", "/v1/replay")[0] == 405
+    assert serving.request("POST", "/v1/replay", b"{}")[0] == 415
+    for body in (b"{", b"[]", b'{"reasons": "all"}', b'{"reasons": ["no"]}', b'{"reason": []}'):
+        assert serving.request("POST", "/v1/replay", body, **json)[0] == 400
+
+
+def test_an_empty_server_says_what_to_do_and_a_key_is_asked_for(browser, tmp_path):
+    serving = Serving(tmp_path, "--write-key", "secret")
+    try:
+        assert serving.request("POST", "/v1/replay", b"{}", Content_Type="application/json")[0] == 401
+        with Tab(browser, serving.url) as tab:
+            for place in ("overview", "pipeline"):
+                page = tab.open(place)
+                page.wait_for_selector("text=No events yet")
+                assert f"eventmill generate --url {serving.url}" in tab.text()
+            assert tab.complaints == []
+            bad = orjson.dumps({"batch": [{"type": "purchase", "userId": "u", "messageId": "m"}], "writeKey": "secret"})
+            assert serving.request("POST", "/v1/batch", bad)[0] == 200
+            eventually(lambda: serving.request("GET", "/v1/dead")[1]["letters"])
+            page = tab.open("explore")
+            page = tab.open("pipeline")
+            page.get_by_role("button", name="Replay").click()
+            page.get_by_label("Key").fill("secret")
+            page.get_by_role("button", name="Use key").click()
+            page.wait_for_selector("text=1 still bad")
+    finally:
+        serving.kill()

@@ -1,0 +1,115 @@
+"""What is deployed is what exists: compose file, commands, settings, metrics, alerts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+from eventmill.cli.main import COMMANDS
+from eventmill.core import config
+from eventmill.observe import metrics
+from testbed.packages import Unavailable, program
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+ALERTS = DEPLOY / "prometheus" / "alerts.yml"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+OURS = {name: one for name, one in COMPOSE["services"].items() if str(one.get("image", "")).startswith("eventmill")}
+
+
+@pytest.fixture(scope="module")
+def promtool():
+    try:
+        path = program("promtool", "prometheus")
+    except Unavailable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    return lambda *arguments: subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_the_compose_file_fits_the_compose_specification():
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_our_services_run_commands_and_settings_that_exist():
+    assert OURS
+    for name, service in OURS.items():
+        command = service["command"]
+        assert command[0] in COMMANDS, name
+        given = {key: str(value) for key, value in service.get("environment", {}).items()}
+        config.load(environ=given)  # raises where a section, a key or a value is none of ours
+        assert all(key.startswith(config.ENV_PREFIX) for key in given), name
+
+
+def test_volumes_and_dependencies_are_declared():
+    for name, service in COMPOSE["services"].items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or (DEPLOY / source).exists(), f"{name}: {source}"
+        for other in service.get("depends_on", {}):
+            assert "healthcheck" in COMPOSE["services"][other], f"{name} waits for {other}"
+
+
+def test_prometheus_takes_its_configuration(promtool):
+    done = promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    targets = re.findall(r"([a-z-]+):8080", (DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    assert set(targets) <= set(OURS)
+
+
+def test_alerts_fire_when_they_should_and_only_then(promtool):
+    done = promtool("test", "rules", DEPLOY / "prometheus" / "alerts.test.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_weaker_alert_would_not_pass(promtool, tmp_path):
+    """Negative control: one that waits for ten minutes of lag fails its test."""
+    (tmp_path / "alerts.yml").write_text(ALERTS.read_text().replace("> 300", "> 600"))
+    (tmp_path / "alerts.test.yml").write_text((DEPLOY / "prometheus" / "alerts.test.yml").read_text())
+    assert promtool("test", "rules", tmp_path / "alerts.test.yml").returncode != 0
+
+
+def metrics_that_exist():
+    assert metrics.LAG_SECONDS is not None  # imported, so registered
+    return [family for family in REGISTRY.collect() if family.name.startswith("eventmill_")]
+
+
+def test_every_metric_and_alert_is_documented():
+    text = (ROOT / "docs" / "deploy.md").read_text()
+    for family in metrics_that_exist():
+        assert f"`{family.name}{'_total' if family.type == 'counter' else ''}`" in text
+    for name in re.findall(r"alert: (\w+)", ALERTS.read_text()):
+        assert f"`{name}`" in text
+
+
+def test_every_metric_that_is_watched_exists():
+    exist = set()
+    for family in metrics_that_exist():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+        exist |= {family.name + suffix for suffix in suffixes}
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "eventmill.json").read_text())
+    shown = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    for text in (ALERTS.read_text(), shown):
+        watched = set(re.findall(r"\beventmill_[a-z_]+", text))
+        assert watched
+        assert watched <= exist
+
+
+def test_every_alert_is_tested():
+    rules = {rule["alert"] for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]}
+    tests = yaml.safe_load((DEPLOY / "prometheus" / "alerts.test.yml").read_text())["tests"]
+    fired = {c["alertname"] for test in tests for c in test["alert_rule_test"] if c.get("exp_alerts")}
+    assert rules == fired
