@@ -84,6 +84,8 @@ static bool skip_value(walk *w) {
 
 static bool among(const walk *w, const em_schema_node *node, uint32_t type, double number, const uint8_t *text,
                   size_t length) {
+    if (node->values_count == 0)
+        return false;
     const em_schema_value *values = w->schema->values + node->values;
     for (uint32_t i = 0; i < node->values_count; i++) {
         if (values[i].type != type)
@@ -208,7 +210,8 @@ static uint32_t find_key(const walk *w, const em_schema_key *keys, uint32_t coun
 static bool check_object(walk *w, const em_schema_node *node, unsigned depth) {
     if (!(node->types & EM_JSON_OBJECT) || node->rules & EM_RULE_ENUM)
         return false;
-    const em_schema_key *keys = w->schema->keys + node->keys;
+    /* Without members there may be no table of keys. */
+    const em_schema_key *keys = node->keys_count ? w->schema->keys + node->keys : NULL;
     uint64_t seen = 0;
     uint32_t guess = 0;
     w->at++;

@@ -75,9 +75,9 @@ typedef struct em_schema_value {
 } em_schema_value;
 
 typedef struct em_schema {
-    const em_schema_node *nodes; /* node 0 is the root */
-    const em_schema_key *keys;
-    const em_schema_value *values;
+    const em_schema_node *nodes;   /* node 0 is the root */
+    const em_schema_key *keys;     /* null where there are none */
+    const em_schema_value *values; /* so too */
     const uint8_t *text;
 } em_schema;
 
