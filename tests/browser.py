@@ -46,9 +46,13 @@ class Tab:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def open(self, place):
-        """Go to a page and wait until nothing on it is loading."""
+        """Go to a page and wait until nothing on it is loading.
+
+        A new hash leaves the old page standing until the browser tells of it, so that what stands is marked first.
+        """
+        self.page.evaluate("document.querySelector('#main > div')?.setAttribute('data-left', '')")
         self.page.goto(f"{self.url}/#/{place}")
-        self.page.wait_for_selector("main h1")
+        self.page.wait_for_selector("#main > div:not([data-left]) h1")
         self.settle()
         return self.page
 
