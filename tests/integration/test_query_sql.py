@@ -35,7 +35,7 @@ def service(folder: Path) -> Iterator[QueryService]:
         (folder / "secret.csv").write_text("secret\n")
         store, lake = RealtimeStore(folder / "realtime"), Lake(folder / "lake")
         store.insert(BATCH, "token")
-        lake.append(BATCH.select(EVENT.names), group="lake", from_offset=0, to_offset=1)
+        lake.append(BATCH.select(EVENT.names), group="lake", ranges={0: (0, 1)})
         config = QueryConfig(seconds_max=1, result_rows_max=5_000)
         service = QueryService(store, lake.source_sql, config, window_ms=DAY_MS)
         yield service

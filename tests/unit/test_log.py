@@ -86,7 +86,7 @@ def test_offsets_intents_and_counts_are_kept(tmp_path):
     first.close()
     second = LocalLog(tmp_path)
     assert second.committed("g", Topic.RAW, 0) == 7
-    assert second.intent("g", Topic.RAW, 0).token == "raw:0:3:7"
+    assert second.intent("g", Topic.RAW, 0) == Intent("g", Topic.RAW, 0, 3, 7)
     assert second.ledger() == [Count(Hop.RECEIVED, 3_600_000, 5)]
     second.close()
 
@@ -140,7 +140,7 @@ def test_a_waiter_wakes_for_a_writer_in_another_process(log, tmp_path):
     woke = threading.Event()
 
     def wait():
-        if log.wait(Topic.RAW, 0, 0, 60):
+        if log.wait(Topic.RAW, {0: 0}, 60):
             woke.set()
 
     thread = threading.Thread(target=wait)
@@ -160,7 +160,7 @@ def test_a_waiter_wakes_for_a_writer_in_another_process(log, tmp_path):
 def test_closing_wakes_waiters(tmp_path):
     log = LocalLog(tmp_path)
     results = []
-    thread = threading.Thread(target=lambda: results.append(log.wait(Topic.RAW, 0, 0, 60)))
+    thread = threading.Thread(target=lambda: results.append(log.wait(Topic.RAW, {0: 0}, 60)))
     thread.start()
     log.close()
     thread.join(60)

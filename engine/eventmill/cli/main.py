@@ -12,6 +12,9 @@ import click
 COMMANDS: Final = {
     "serve": ("eventmill.cli.serve", "serve"),
     "ingest": ("eventmill.cli.serve", "ingest"),
+    "process": ("eventmill.cli.roles", "process"),
+    "sink": ("eventmill.cli.roles", "sink"),
+    "topics": ("eventmill.cli.roles", "topics"),
     "generate": ("eventmill.cli.generate", "generate"),
     "demo": ("eventmill.cli.demo", "demo"),
     "audit": ("eventmill.cli.ledger", "audit"),

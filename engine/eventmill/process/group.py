@@ -1,0 +1,236 @@
+"""The processor as a member of a consumer group: any number of processes share the partitions of raw.
+
+Each partition has its own state. A partition that comes is built (snapshot and fold) beside the processing of those that are
+here; one that goes leaves a snapshot for whoever gets it. One transaction makes the outputs, offsets and counts of one batch
+over all partitions durable. After any error all state is dropped and built anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
+
+from eventmill.core import frame, groups
+from eventmill.core.errors import LogUnavailable
+from eventmill.core.log import Count, StoredFrame, Transaction
+from eventmill.core.schema import Topic
+from eventmill.core.threads import name_thread
+from eventmill.process.checkpoint import Snapshot
+from eventmill.process.partition import PartitionState
+
+logger = logging.getLogger(__name__)
+
+#: How long a step may sleep while a partition is being built.
+_BUILDING_S: Final = 0.05
+#: How long a partition that comes may have a transaction of its last owner open; longer than any such transaction.
+_SETTLE_S: Final = 120.0
+
+
+class Member(Protocol):
+    """A place in the consumer group of raw; see ``log.kafka.member``."""
+
+    @property
+    def held(self) -> set[int]:
+        """The partitions it has now."""
+        ...
+
+    @property
+    def ended(self) -> Mapping[int, int]:
+        """Where each partition had no more when it was last read."""
+        ...
+
+    def start(self, assigned: Callable[[list[int]], None], revoked: Callable[[list[int], bool], None]) -> None:
+        """Join."""
+        ...
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Fetch nothing of these until ``resume``."""
+        ...
+
+    def resume(self, partition: int, offset: int) -> None:
+        """Fetch from there on."""
+        ...
+
+    def poll(self, timeout_s: float, *, events_max: int, linger_s: float) -> Mapping[int, list[StoredFrame]]:
+        """Frames by partition."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """All or nothing, and only while the group knows this member."""
+        ...
+
+    def carried(self, frames: Sequence[StoredFrame]) -> list[Count]:
+        """What the frames add to the ledger."""
+        ...
+
+    def close(self) -> None:
+        """Leave."""
+        ...
+
+
+class GroupProcessor:
+    """One thread calls ``recover``, then ``step`` again and again.
+
+    ``build`` makes the empty state of a partition; ``committed`` gives the offset from which the group goes on, which no open
+    transaction can change any more.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        build: Callable[[int], PartitionState],
+        committed: Callable[[int], int],
+        *,
+        batch_events_max: int,
+        batch_interval_ms: int,
+        snapshot_interval_events: int,
+        checkpoint: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._member = member
+        self._build = build
+        self._committed = committed
+        self._batch_events_max = batch_events_max
+        self._interval_s = batch_interval_ms / 1000
+        self._snapshot_interval_events = snapshot_interval_events
+        self._checkpoint = checkpoint
+        self._joined = False
+        self._live: dict[int, PartitionState] = {}
+        self._coming: dict[int, Future[PartitionState]] = {}
+        self._builder = ThreadPoolExecutor(1, "recover", name_thread, ("recover",))
+        self._saver = ThreadPoolExecutor(1, "snapshot", name_thread, ("snapshot",))
+        self._saving: dict[int, Future[int]] = {}
+
+    @property
+    def partitions(self) -> dict[int, int]:
+        """The partitions that are live, and their positions."""
+        return {partition: state.position for partition, state in self._live.items()}
+
+    @property
+    def settled(self) -> bool:
+        """Whether all partitions it has are live."""
+        return self._joined and not self._coming
+
+    def recover(self) -> None:
+        """Join the group; later: drop all state and build it anew."""
+        if not self._joined:
+            self._member.start(self._came, self._went)
+            self._joined = True
+            return
+        self._finish_saving()
+        for future in self._coming.values():
+            future.cancel()
+        self._live.clear()
+        self._coming.clear()
+        held = sorted(self._member.held)
+        self._member.pause(held)
+        self._came(held)
+
+    def _came(self, partitions: list[int]) -> None:
+        for partition in partitions:
+            self._coming[partition] = self._builder.submit(self._built, partition)
+
+    def _built(self, partition: int) -> PartitionState:
+        state = self._build(partition)
+        recovery = state.recover(self._settled(partition))
+        logger.info(
+            "partition %d at offset %d: snapshot at %d, %d events folded in %.2f s",
+            partition, recovery.committed_offset, recovery.snapshot_offset, recovery.events_folded, recovery.seconds,
+        )  # fmt: skip
+        return state
+
+    def _settled(self, partition: int) -> int:
+        """The committed offset, once the transactions of whoever had the partition before have come to an end."""
+        deadline = time.monotonic() + _SETTLE_S
+        while True:
+            try:
+                return self._committed(partition)
+            except LogUnavailable:
+                if time.monotonic() > deadline or partition not in self._coming:
+                    raise
+                time.sleep(_BUILDING_S)
+
+    def _went(self, partitions: list[int], lost: bool) -> None:
+        for partition in partitions:
+            coming = self._coming.pop(partition, None)
+            if coming is not None:
+                coming.cancel()
+            state = self._live.pop(partition, None)
+            # A snapshot of what is committed is right whoever has the partition; it spares the next one the fold.
+            if state is not None and not lost and state.events_since_snapshot:
+                self._finish_saving(partition)
+                state.save(state.taken())
+        logger.info("partitions %s %s", partitions, "lost" if lost else "handed over")
+
+    def _go_live(self) -> None:
+        for partition in [each for each, future in self._coming.items() if future.done()]:
+            state = self._coming.pop(partition).result()
+            self._live[partition] = state
+            self._member.resume(partition, state.position)
+
+    def step(self, timeout_s: float) -> int:
+        """Process one batch, waiting up to ``timeout_s`` for input; gives the number of raw events consumed."""
+        self._go_live()
+        gathered = self._member.poll(
+            _BUILDING_S if self._coming else timeout_s, events_max=self._batch_events_max, linger_s=self._interval_s
+        )
+        taken = {partition: frames for partition, frames in gathered.items() if partition in self._live}
+        if not taken:
+            self._pass_marks()
+            return 0
+        done = {partition: self._live[partition].process(frames) for partition, frames in taken.items()}
+        self._checkpoint("processed")
+        with self._member.transaction() as transaction:
+            for partition, made in done.items():
+                transaction.append(
+                    [frame.encode(Topic.ENRICHED, batch, partition=partition) for batch in made.enriched] + made.others
+                )
+                transaction.commit_offset(groups.PROCESS, Topic.RAW, partition, made.following)
+                transaction.count(made.counts + self._member.carried(taken[partition]))
+        for partition, made in done.items():
+            state = self._live[partition]
+            state.advance(made)
+            saving = self._saving.get(partition)
+            if state.events_since_snapshot >= self._snapshot_interval_events and (saving is None or saving.done()):
+                self._save(state)
+        return sum(made.consumed for made in done.values())
+
+    def _pass_marks(self) -> None:
+        """Commit past the marks of transactions at a partition's end: nobody could tell them from frames not processed."""
+        ended = {each: end for each, end in self._member.ended.items() if each in self._live}
+        passed = {each: end for each, end in ended.items() if end > self._live[each].position}
+        if not passed:
+            return
+        with self._member.transaction() as transaction:
+            for partition, end in passed.items():
+                transaction.commit_offset(groups.PROCESS, Topic.RAW, partition, end)
+        for partition, end in passed.items():
+            self._live[partition].position = end
+
+    def _save(self, state: PartitionState) -> None:
+        self._finish_saving(state.partition)
+        snapshot: Snapshot = state.taken()
+        self._saving[state.partition] = self._saver.submit(state.save, snapshot)
+
+    def _finish_saving(self, partition: int | None = None) -> None:
+        for each in [partition] if partition is not None else list(self._saving):
+            saving = self._saving.pop(each, None)
+            if saving is not None:
+                saving.result()
+
+    def close(self, *, snapshot: bool = False) -> None:
+        """Leave the group; partitions are handed over with a last snapshot when the state is whole."""
+        if not snapshot:
+            self._live.clear()
+        kept = dict(self._live)
+        self._member.close()
+        for state in kept.values():  # a member with a name of its own keeps its place, and nobody asked it to hand over
+            if state.events_since_snapshot:
+                self._finish_saving(state.partition)
+                state.save(state.taken())
+        self._finish_saving()
+        self._builder.shutdown(cancel_futures=True)
+        self._saver.shutdown()
