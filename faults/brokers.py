@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from faults.rows import drain, kill_at_failpoint, kill_ingest, kill_processor
+from faults.rows import drain, kill_at_failpoint, kill_processor
 from faults.scene import Row, Scene
 from faults.spread import PREFIX, Spread
 from testbed.faults import Api, Conditions, Fault
@@ -31,6 +31,18 @@ def _refusal(scene: Scene) -> None:
     """Note how long no request at all was answered."""
     seconds = scene.load.await_more(1)
     scene.notes["longest refusal, ms"] = max(scene.notes["longest refusal, ms"], int(1000 * seconds))
+
+
+def kill_ingest(scene: Scene) -> None:
+    """kill -9 of ingest under load, then start again; recovered when requests are answered."""
+    victim = scene.rng.choice(spread(scene).ingests)
+
+    def fault() -> None:
+        victim.server.kill()
+        victim.start()
+        scene.load.await_more(5)
+
+    scene.strike(fault, recovered=lambda _: True)
 
 
 def kill_broker(scene: Scene) -> None:
@@ -126,15 +138,25 @@ def break_links(scene: Scene) -> None:
     proxy.heal()
 
 
-_on: Final = functools.partial(Row, build=Spread)
+def several(scene: Scene) -> None:
+    """One of several faults, in turn: what the small size has time for, on one cluster."""
+    acts = (kill_processor, kill_at_failpoint, kill_broker, freeze_processor)
+    acts[len(scene.recoveries) % len(acts)](scene)
+
+
+_on: Final = functools.partial(Row, build=Spread, seconds=40)
+#: Rows 1, 2, 5 and 8 in the small size.
+SMALL: Final = _on(
+    1, "processor killed, killed at a failpoint, broker killed, processor frozen", several, runs=4, small=4
+)
 BROKERS: Final[tuple[Row, ...]] = (
-    _on(1, "kill -9 of a processor mid-batch", kill_processor, runs=100, small=1),
+    _on(1, "kill -9 of a processor mid-batch", kill_processor, runs=100, small=0),
     _on(2, "kill -9 at each failpoint", kill_at_failpoint, runs=60, small=0),
     _on(4, "kill -9 of ingest under load", kill_ingest, runs=50, small=0),
-    _on(5, "kill -9 of a broker: leader, coordinator", kill_broker, runs=20, small=1),
+    _on(5, "kill -9 of a broker: leader, coordinator", kill_broker, runs=20, small=0),
     _on(6, "SIGSTOP of a broker", freeze_broker, runs=10, small=0),
     _on(7, "two brokers down", two_brokers_down, runs=5, small=0),
-    _on(8, "SIGSTOP of a processor past its session timeout", freeze_processor, runs=20, small=1),
+    _on(8, "SIGSTOP of a processor past its session timeout", freeze_processor, runs=20, small=0),
     _on(9, "processors added and removed", add_and_remove, runs=50, small=0),
     _on(10, "EndTxn delayed, reset, or its reply lost", break_end_txn, runs=50, small=0),
     _on(11, "resets, slices and latency on Kafka", break_links, runs=20, small=0),

@@ -10,15 +10,16 @@ from urllib.parse import quote
 
 import orjson
 import pyarrow as pa
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka import Consumer, TopicPartition
 
-from eventmill.core import frame
+from eventmill.core import frame, groups
 from eventmill.core.config import load
+from eventmill.core.errors import LogUnavailable
 from eventmill.core.log import StoredFrame
 from eventmill.core.schema import EVENT, Topic
 from eventmill.generate.oracle import judge, stored_rows
 from eventmill.generate.truth import TruthFile
+from eventmill.log.kafka.log import KafkaLog
 from eventmill.log.kafka.topics import create
 from faults.role import Role
 from testbed.faults import FaultProxy
@@ -37,7 +38,9 @@ class Spread:
     name = "three brokers"
 
     def __init__(self, folder: Path, *, processors: int = 2) -> None:
-        self.kafka = Kafka(settings={"broker.session.timeout.ms": "6000"})
+        # An abandoned transaction is looked for every second, not every ten.
+        settings = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
+        self.kafka = Kafka(settings={"broker.session.timeout.ms": "6000", **settings})
         self.proxy = FaultProxy.before(self.kafka.nodes)
         self._folder = folder
         self._port = free_port()
@@ -63,16 +66,23 @@ class Spread:
         bootstrap = self.kafka.bootstrap if name == "sink" else self.kafka.faulty_bootstrap
         return Role([*arguments, "--data", str(data)], self._folder / f"{name}.txt", self._environ(bootstrap))
 
+    def _processor(self, number: int) -> Role:
+        # With a name, so that it finds its partitions waiting, and ends its own transaction, when it comes back.
+        return self._role(f"process-{number}", "process", "--port", "0", "--instance", str(number))
+
     def another(self) -> Role:
         """One more processor, not started."""
-        self.processors.append(self._role(f"process-{len(self.processors)}", "process", "--port", "0"))
+        self._count += 1
+        self.processors.append(self._processor(self._count))
         return self.processors[-1]
 
     def start(self) -> None:
         """Returns once every role takes traffic."""
         self.kafka.start()
         self.proxy.start()
-        create(load(environ=self._environ(self.kafka.bootstrap)))
+        config = load(environ=self._environ(self.kafka.bootstrap))
+        create(config)
+        self.log = KafkaLog(config)
         self.ingests = [self._role("ingest", "ingest", "--port", str(self._port))]
         self.processors = [self._role(f"process-{number}", "process", "--port", "0") for number in range(self._count)]
         self._sink = self._role("sink", "sink", "--port", "0")
@@ -80,13 +90,15 @@ class Spread:
             role.start()
 
     def mark(self) -> dict[int, int]:
-        """The raw topic's end offsets, by partition."""
-        return self._ends(Topic.RAW)
+        """Where the next frame of raw goes, by partition."""
+        return {each: self.log.next_offset(Topic.RAW, each) for each in range(_PARTITIONS)}
 
     def passed(self, mark: dict[int, int]) -> bool:
         """Whether the group has committed that far."""
-        done = self._committed(Topic.RAW)
-        return all(done.get(partition, 0) >= offset for partition, offset in mark.items())
+        try:
+            return self.log.wait_committed(groups.PROCESS, Topic.RAW, mark, 0.0)
+        except LogUnavailable:
+            return False
 
     def snapshots(self) -> list[Path]:
         """Of all partitions, the newest last."""
@@ -135,17 +147,6 @@ class Spread:
             role.server.kill()
         self.proxy.close()
         self.kafka.close()
-
-    def _ends(self, topic: Topic) -> dict[int, int]:
-        wanted = {TopicPartition(f"{PREFIX}.{topic}", number): OffsetSpec.latest() for number in range(_PARTITIONS)}
-        found = self.kafka.admin.list_offsets(wanted, request_timeout=_ASK_S)
-        return {partition.partition: future.result().offset for partition, future in found.items()}
-
-    def _committed(self, topic: Topic) -> dict[int, int]:
-        group = ConsumerGroupTopicPartitions(f"{PREFIX}.process")
-        (future,) = self.kafka.admin.list_consumer_group_offsets([group], request_timeout=_ASK_S).values()
-        name = f"{PREFIX}.{topic}"
-        return {one.partition: one.offset for one in future.result().topic_partitions if one.topic == name}
 
 
 def committed_messages(bootstrap: str, topic: str, partitions: int) -> list[Any]:

@@ -48,13 +48,17 @@ def test_reading_stops_at_the_event_limit_but_never_at_nothing(log):
 
 
 def test_lag_in_seconds_is_the_age_of_the_oldest_frame_not_consumed(log, monkeypatch):
-    monkeypatch.setattr("eventmill.log.local.now_ms", lambda: 1_000_000)
+    def at(ms):
+        for module in ("local", "local_transaction"):
+            monkeypatch.setattr(f"eventmill.log.{module}.now_ms", lambda: ms)
+
+    at(1_000_000)
     assert log.lag_seconds("g", Topic.RAW, 0) == 0.0
     put(log, b"a")
-    monkeypatch.setattr("eventmill.log.local.now_ms", lambda: 1_090_000)
+    at(1_090_000)
     put(log, b"b")
     put(log, b"elsewhere", topic=Topic.SUSPECTS)
-    monkeypatch.setattr("eventmill.log.local.now_ms", lambda: 1_100_500)
+    at(1_100_500)
     assert log.lag_seconds("g", Topic.RAW, 0) == 100.5
     for offset, seconds in ((1, 10.5), (2, 0.0)):
         with log.transaction() as transaction:

@@ -38,11 +38,6 @@ class Member(Protocol):
         """The partitions it has now."""
         ...
 
-    @property
-    def ended(self) -> Mapping[int, int]:
-        """Where each partition had no more when it was last read."""
-        ...
-
     def start(self, assigned: Callable[[list[int]], None], revoked: Callable[[list[int], bool], None]) -> None:
         """Join."""
         ...
@@ -179,7 +174,6 @@ class GroupProcessor:
         )
         taken = {partition: frames for partition, frames in gathered.items() if partition in self._live}
         if not taken:
-            self._pass_marks()
             return 0
         done = {partition: self._live[partition].process(frames) for partition, frames in taken.items()}
         self._checkpoint("processed")
@@ -197,18 +191,6 @@ class GroupProcessor:
             if state.events_since_snapshot >= self._snapshot_interval_events and (saving is None or saving.done()):
                 self._save(state)
         return sum(made.consumed for made in done.values())
-
-    def _pass_marks(self) -> None:
-        """Commit past the marks of transactions at a partition's end: nobody could tell them from frames not processed."""
-        ended = {each: end for each, end in self._member.ended.items() if each in self._live}
-        passed = {each: end for each, end in ended.items() if end > self._live[each].position}
-        if not passed:
-            return
-        with self._member.transaction() as transaction:
-            for partition, end in passed.items():
-                transaction.commit_offset(groups.PROCESS, Topic.RAW, partition, end)
-        for partition, end in passed.items():
-            self._live[partition].position = end
 
     def _save(self, state: PartitionState) -> None:
         self._finish_saving(state.partition)

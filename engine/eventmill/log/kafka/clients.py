@@ -82,10 +82,10 @@ def asking(what: str) -> Iterator[None]:
     """Turn librdkafka's errors into ``LogUnavailable``."""
     try:
         yield
-    except (KafkaException, BufferError) as error:
+    except (KafkaException, BufferError, TimeoutError) as error:
         raise LogUnavailable(f"Kafka: {what} failed: {_text(error)}; it is tried again") from error
 
 
 def _text(error: BaseException) -> str:
     cause = error.args[0] if error.args else error
-    return f"{cause.name()} ({cause.str()})" if isinstance(cause, KafkaError) else str(cause)
+    return f"{cause.name()} ({cause.str()})" if isinstance(cause, KafkaError) else str(cause) or "no answer in time"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import Config
@@ -28,6 +28,7 @@ from eventmill.log.kafka.topics import LEDGER
 
 _HEARTBEATS: Final = 4
 _LOOK_S: Final = 0.05
+_NEVER: Final = 1 << 62
 
 
 class Member:
@@ -51,6 +52,7 @@ class Member:
             "session.timeout.ms": session_ms,
             "heartbeat.interval.ms": session_ms // _HEARTBEATS,
             "max.poll.interval.ms": max(session_ms, 300_000),
+            "enable.partition.eof": False,
         }
         if config.kafka.instance:
             settings["group.instance.id"] = f"{self._prefix}.{group}.{config.kafka.instance}"
@@ -66,8 +68,8 @@ class Member:
         self._revoked: Callable[[list[int], bool], None] = lambda _partitions, _lost: None
         self._gathered: dict[int, list[StoredFrame]] = {}
         self.held: set[int] = set()
-        #: Where a partition had no more when it was last read; marks of transactions lie below.
-        self.ended: dict[int, int] = {}
+        #: The offset from which on each partition that is not paused is wanted.
+        self._following: dict[int, int] = {}
 
     def _name(self, topic: Topic) -> str:
         return f"{self._prefix}.{topic}"
@@ -88,8 +90,8 @@ class Member:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         came = [each for each in partitions if each.partition not in self.held]
-        # Where reading goes on is said by ``resume``; until then nothing of it is fetched.
-        consumer.incremental_assign([TopicPartition(each.topic, each.partition, OFFSET_END) for each in came])
+        # Where reading goes on is said by ``resume``. What is fetched before lies below, so that ``poll`` can tell it.
+        consumer.incremental_assign([TopicPartition(each.topic, each.partition, OFFSET_BEGINNING) for each in came])
         consumer.pause([TopicPartition(each.topic, each.partition) for each in came])
         self.held |= {each.partition for each in came}
         self._assigned([each.partition for each in came])
@@ -100,7 +102,7 @@ class Member:
         numbers = [each.partition for each in gone]
         for number in numbers:
             self._gathered.pop(number, None)
-            self.ended.pop(number, None)
+            self._following.pop(number, None)
         self.held -= set(numbers)
         self._revoked(numbers, lost)
         if gone:
@@ -111,6 +113,7 @@ class Member:
         chosen = [TopicPartition(self._name(self._topic), each) for each in partitions if each in self.held]
         for each in chosen:
             self._gathered.pop(each.partition, None)
+            self._following.pop(each.partition, None)
         if chosen:
             with asking("pausing"):
                 self._consumer.pause(chosen)
@@ -125,6 +128,7 @@ class Member:
             self._consumer.incremental_unassign([TopicPartition(name, partition)])
             self._consumer.incremental_assign([TopicPartition(name, partition, offset)])
             self._consumer.resume([TopicPartition(name, partition)])
+        self._following[partition] = offset
 
     def poll(self, timeout_s: float, *, events_max: int, linger_s: float) -> dict[int, list[StoredFrame]]:
         """Frames by partition, in order: up to about ``events_max`` events, ``linger_s`` after the first one at the latest."""
@@ -140,23 +144,19 @@ class Member:
                 continue
             error = message.error()
             if error is not None:
-                self._hear(error, message)
+                self._hear(error)
                 continue
             stored = messages.stored(self._topic, message)
             if not self._gathered:
                 deadline = min(deadline, time.monotonic() + linger_s)
-            if stored.partition in self.held:
+            if stored.offset >= self._following.get(stored.partition, _NEVER):
+                self._following[stored.partition] = stored.offset + 1
                 self._gathered.setdefault(stored.partition, []).append(stored)
                 events += stored.events
         gathered, self._gathered = self._gathered, {}
         return gathered
 
-    def _hear(self, error: KafkaError, message: Message) -> None:
-        partition, offset = message.partition(), message.offset()
-        if error.code() == KafkaError._PARTITION_EOF:
-            if partition is not None and offset is not None:
-                self.ended[partition] = offset
-            return
+    def _hear(self, error: KafkaError) -> None:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise StateError(
                 f"{self._name(self._topic)} no longer holds an offset that the group has committed: the topic was made anew "
