@@ -159,6 +159,7 @@ class Engine:
             config.query,
             window_ms=parse_duration_ms(config.realtime.window),
             watermark=self.stores.lake.watermark,
+            lake_size=self.stores.lake.size,
         )
         self._workers = [
             self._worker("process", self._recover_processor, self.processor.step, metrics.PROCESSED),
