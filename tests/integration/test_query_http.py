@@ -199,7 +199,7 @@ def test_explaining(store: RealtimeStore, kind: str) -> None:
     answer = service.answer(kind, orjson.loads(body))
     assert answer.meta["estimated_rows"] == table["rows"]
     # What is explained is what runs.
-    assert store.query_readonly(explained["sql"], explained["parameters"], {}).num_columns > 0
+    assert store.query_readonly(explained["sql"], explained["parameters"], {"max_execution_time": 5}).num_columns > 0
     mistaken = asyncio.run(service.handle(Request("POST", f"/v1/query/{kind}", {"explain": "1"}, {}, b"[]")))
     assert mistaken.status == 400
     service.close()
