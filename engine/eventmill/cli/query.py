@@ -56,17 +56,17 @@ def _asks(kind: str) -> Callable[[Callable[..., Body]], Command]:
 def _spans(command: Command) -> Command:
     """The options ``--from``, ``--to`` and ``--last``, which become the body's ``from`` and ``to``."""
 
-    @click.option("--from", "start", help="From this time on, ISO 8601.")
-    @click.option("--to", "end", help="Up to this time.  [default: now]")
+    @click.option("--from", "since", help="From this time on, ISO 8601.")
+    @click.option("--to", "until", help="Up to this time.  [default: now]")
     @click.option("--last", help=f"Or: the last such time, like 30m or 7d.  [default: {_LAST}]")
     @functools.wraps(command)
-    def wrapper(start: str | None, end: str | None, last: str | None, **given: Any) -> Body:
-        if start is not None and last is not None:
+    def wrapper(since: str | None, until: str | None, last: str | None, **given: Any) -> Body:
+        if since is not None and last is not None:
             raise ConfigError("--from and --last both say where the time begins: take one")
-        until = datetime.now(UTC) if end is None else _time(end, "--to")
+        end = datetime.now(UTC) if until is None else _time(until, "--to")
         back = timedelta(milliseconds=duration(last or _LAST, "--last"))
-        since = until - back if start is None else _time(start, "--from")
-        return {"from": since.isoformat(), "to": until.isoformat(), **command(**given)}
+        start = end - back if since is None else _time(since, "--from")
+        return {"from": start.isoformat(), "to": end.isoformat(), **command(**given)}
 
     return wrapper
 
