@@ -34,7 +34,7 @@ from realtime_events import DAY_MS, NAMES, START_MS, events
 
 COUNT = 20_000
 ALL = {"from": written(START_MS), "to": written(START_MS + DAYS * DAY_MS)}
-some = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -37,12 +37,11 @@ from eventmill.query.body import (
 )
 from eventmill.query.fields import Field, Filter, Parameters
 from eventmill.query.routing import Route, Span
-from eventmill.query.scan import AT, Plan, Scan, first_label, labels, ranked
+from eventmill.query.scan import AT, BOUNDARY_MS, Plan, Scan, first_label, labels, ranked
 
 STEPS_MAX: Final = 10
 WINDOW: Final = "1d"
 WINDOW_MS_MAX: Final = 366 * 86_400_000
-_MINUTE_MS: Final = 60_000
 _KEYS: Final = ("steps", "from", "to", "window", "measure", "breakdown", "filters", "limit")
 _QUANTILES: Final = "0.5, 0.95"
 _BEFORE: Final = (
@@ -64,8 +63,8 @@ class Funnel:
 
     @property
     def bucket_ms(self) -> int:
-        """The boundary between the stores lies at a minute."""
-        return _MINUTE_MS
+        """The boundary between the stores lies at an hour."""
+        return BOUNDARY_MS
 
     def plan(self, way: Route, lake_source: str | None) -> Plan:
         """It gives ``step`` (from 1), with a breakdown ``breakdown`` and ``place``, ``reached``, and ``gaps`` in ms."""

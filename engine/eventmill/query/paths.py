@@ -12,10 +12,10 @@ from typing import Any, Final
 import pyarrow as pa
 
 from eventmill.core.errors import QueryError
-from eventmill.query.body import INTERVALS, read_event, read_filters, read_number, read_object, read_span
+from eventmill.query.body import read_event, read_filters, read_number, read_object, read_span
 from eventmill.query.fields import Filter, Parameters
 from eventmill.query.routing import Route, Span
-from eventmill.query.scan import AT, OTHER, Plan, Scan
+from eventmill.query.scan import AT, BOUNDARY_MS, OTHER, Plan, Scan
 
 DEPTH: Final = 3
 DEPTH_MAX: Final = 5
@@ -37,8 +37,8 @@ class Paths:
 
     @property
     def bucket_ms(self) -> int:
-        """The boundary between the stores lies at a minute."""
-        return INTERVALS["minute"]
+        """The boundary between the stores lies at an hour."""
+        return BOUNDARY_MS
 
     def plan(self, way: Route, lake_source: str | None) -> Plan:
         """It gives ``step``, ``near`` (the event nearer to the one asked about), ``far`` (null: there is none) and ``n``."""

@@ -23,7 +23,7 @@ from eventmill.query.body import (
 )
 from eventmill.query.fields import Filter, Parameters
 from eventmill.query.routing import Route, Span
-from eventmill.query.scan import AT, Plan, Scan
+from eventmill.query.scan import AT, BOUNDARY_MS, Plan, Scan
 
 DAY_MS: Final = INTERVALS["day"]
 #: A Monday began the week of the epoch three days before it.
@@ -53,8 +53,8 @@ class Retention:
 
     @property
     def bucket_ms(self) -> int:
-        """The boundary between the stores lies at a minute."""
-        return INTERVALS["minute"]
+        """The boundary between the stores lies at an hour."""
+        return BOUNDARY_MS
 
     def periods(self) -> range:
         """The numbers of all periods that have a part in the span."""

@@ -15,6 +15,8 @@ from eventmill.query.routing import Route, Span
 EVENTS: Final = "eventmill.events"
 #: The label that the values of a breakdown beyond the limit share. A value that is spelt so is counted there too.
 OTHER: Final = "other"
+#: The boundary of the kinds that have no buckets: a dashboard's last 24 hours, on whole hours, then need one store only.
+BOUNDARY_MS: Final = 3_600_000
 NARROW: Final = "narrow from and to, or name an event"
 #: SQL for an event's time in ms since the epoch, in both stores.
 AT: Final = "toUnixTimestamp64Milli(timestamp)"

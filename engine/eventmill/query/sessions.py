@@ -29,7 +29,7 @@ from eventmill.query.body import (
 )
 from eventmill.query.fields import Field, Parameters
 from eventmill.query.routing import Route, Span
-from eventmill.query.scan import AT, Plan, Scan, first_label, labels, ranked
+from eventmill.query.scan import AT, BOUNDARY_MS, Plan, Scan, first_label, labels, ranked
 
 #: The whole span as one bucket.
 TOTAL: Final = "total"
@@ -51,8 +51,8 @@ class Sessions:
 
     @property
     def bucket_ms(self) -> int:
-        """The boundary between the stores lies at a minute."""
-        return INTERVALS["minute"]
+        """The boundary between the stores lies at an hour."""
+        return BOUNDARY_MS
 
     def buckets(self) -> range:
         """Start of every bucket that has a part in the span, in ms since the epoch."""

@@ -22,7 +22,7 @@ from eventmill.query.body import (
 )
 from eventmill.query.fields import TEXT_CHARS_MAX, Parameters, parse_time
 from eventmill.query.routing import Route, Span
-from eventmill.query.scan import AT, Plan, Scan
+from eventmill.query.scan import AT, BOUNDARY_MS, Plan, Scan
 
 EVENTS: Final = 100
 EVENTS_MAX: Final = 1_000
@@ -55,8 +55,8 @@ class Timeline:
 
     @property
     def bucket_ms(self) -> int:
-        """The boundary between the stores lies at a minute."""
-        return INTERVALS["minute"]
+        """The boundary between the stores lies at an hour."""
+        return BOUNDARY_MS
 
     def plan(self, way: Route, lake_source: str | None) -> Plan:
         """The page's events and one more. What each store has of them is sorted there."""
