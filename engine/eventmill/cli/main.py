@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "trace": ("eventmill.cli.ledger", "trace"),
     "compact": ("eventmill.cli.maintain", "compact"),
     "replay": ("eventmill.cli.replay", "replay"),
+    "query": ("eventmill.cli.query", "query"),
     "schema": ("eventmill.cli.schema", "schema"),
     "bench": ("eventmill.cli.bench", "bench"),
 }

@@ -151,6 +151,7 @@ class Engine:
             config.query,
             window_ms=parse_duration_ms(config.realtime.window),
             watermark=self.stores.lake.watermark,
+            lake_size=self.stores.lake.size,
         )
         self._workers = [
             self._worker("realtime", self._realtime.recover, self._step_realtime, metrics.STORED.labels("realtime")),

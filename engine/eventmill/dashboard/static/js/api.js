@@ -94,7 +94,9 @@ function emit(part, onevent) {
   if (data.length) onevent(JSON.parse(data.join("\n")), kind);
 }
 
-export const trends = (body, signal) => post("/v1/query/trends", body, signal);
+/** A question of any kind of the query service. */
+export const query = (kind, body, signal) => post(`/v1/query/${kind}`, body, signal);
+export const trends = (body, signal) => query("trends", body, signal);
 export const sql = (query, signal, parameters = {}) => post("/v1/query/sql", { query, parameters }, signal);
 
 /** The rows of an answer as objects. */
