@@ -75,6 +75,7 @@ class KafkaConfig:
     session_timeout: str = "10s"
     transaction_timeout: str = "15s"
     delivery_timeout: str = "15s"
+    mirror: str = ""
     properties: tuple[str, ...] = ()
 
 

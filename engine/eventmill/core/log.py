@@ -11,12 +11,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import pyarrow as pa
+
 from eventmill.core.schema import Hop, Topic
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A message as read back. ``appended_at`` is in ms since the epoch."""
+    """A message as read back. ``appended_at`` is in ms since the epoch.
+
+    ``rejects`` (REJECT) are what could not be taken of a message that somebody else has written.
+    """
 
     topic: Topic
     partition: int
@@ -26,6 +31,7 @@ class StoredFrame:
     key: bytes | None
     headers: Mapping[str, str]
     payload: bytes
+    rejects: pa.RecordBatch | None = None
 
 
 @dataclass(frozen=True, slots=True)

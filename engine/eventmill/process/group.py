@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
 
 from eventmill.core import frame, groups
 from eventmill.core.errors import LogUnavailable
-from eventmill.core.log import Count, StoredFrame, Transaction
+from eventmill.core.log import Count, StoredFrame
 from eventmill.core.schema import Topic
 from eventmill.core.threads import name_thread
 from eventmill.process.checkpoint import Snapshot
@@ -54,8 +56,12 @@ class Member(Protocol):
         """Frames by partition."""
         ...
 
-    def transaction(self) -> AbstractContextManager[Transaction]:
-        """All or nothing, and only while the group knows this member."""
+    def transaction(self) -> AbstractContextManager[Any]:
+        """All or nothing, and only while the group knows this member; a ``core.log.Transaction``."""
+        ...
+
+    def mirror(self, transaction: Any, events: pa.RecordBatch) -> None:
+        """Give processed events to others too, in the same transaction, where that is wanted."""
         ...
 
     def carried(self, frames: Sequence[StoredFrame]) -> list[Count]:
@@ -182,6 +188,8 @@ class GroupProcessor:
                 transaction.append(
                     [frame.encode(Topic.ENRICHED, batch, partition=partition) for batch in made.enriched] + made.others
                 )
+                for batch in made.enriched:
+                    self._member.mirror(transaction, batch)
                 transaction.commit_offset(groups.PROCESS, Topic.RAW, partition, made.following)
                 transaction.count(made.counts + self._member.carried(taken[partition]))
         for partition, made in done.items():

@@ -139,6 +139,8 @@ class PartitionState:
         """Take the frames at the position through the stages."""
         done = Processed(frames[-1].offset + 1, sum(stored.events for stored in frames))
         done.others += [] if self._book is None else self._book.adopt(frames[0].offset)
+        for foreign in (stored.rejects for stored in frames if stored.rejects is not None):
+            done.others.append(frame.encode(Topic.DEAD, frame.conform(foreign, DEAD)))
         for together in _by_events(frames):
             events, suspects, rejects = self._fold(together)
             done.counts += ledger.counts(Hop.ENRICHED, events)

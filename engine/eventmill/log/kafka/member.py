@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
+import pyarrow as pa
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from eventmill.core.clock import parse_duration_ms
@@ -21,7 +22,7 @@ from eventmill.core.config import Config
 from eventmill.core.errors import LogUnavailable, StateError
 from eventmill.core.log import Count, StoredFrame
 from eventmill.core.schema import Topic
-from eventmill.log.kafka import messages
+from eventmill.log.kafka import messages, mirror
 from eventmill.log.kafka.clients import asking, consumer, producer
 from eventmill.log.kafka.outbox import Draft, Outbox
 from eventmill.log.kafka.topics import LEDGER
@@ -44,7 +45,8 @@ class Member:
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._prefix = config.log.prefix
-        self._group, self._topic = group, topic
+        self._topic = topic
+        self._mirror = config.kafka.mirror
         session_ms = parse_duration_ms(config.kafka.session_timeout)
         settings: dict[str, Any] = {
             **consumer(config.kafka, f"{self._prefix}.{group}"),
@@ -173,6 +175,11 @@ class Member:
         draft = Draft()
         yield draft
         self._outbox.publish(draft, lambda _group: self._consumer.consumer_group_metadata())
+
+    def mirror(self, transaction: Draft, events: pa.RecordBatch) -> None:
+        """Add processed events (EVENT) to the topic ``kafka.mirror``, if there is one."""
+        if self._mirror:
+            transaction.others += [(self._mirror, key, value) for key, value in mirror.messages(events)]
 
     def carried(self, frames: Sequence[StoredFrame]) -> list[Count]:
         """What the frames add to the ledger."""

@@ -35,6 +35,8 @@ class Draft:
         self.offsets: dict[tuple[str, Topic, int], int] = {}
         self.intents: dict[tuple[str, Topic, int], Intent | None] = {}
         self.counts: list[Count] = []
+        #: Messages for topics that are not ours: topic, key, value.
+        self.others: list[tuple[str, bytes, bytes]] = []
 
     def append(self, frames: Iterable[Frame]) -> list[int]:
         """See ``core.log.Transaction.append``; the offsets are there once the transaction is."""
@@ -124,6 +126,8 @@ class Outbox:
     def _in_transaction(self, producer: Producer, draft: Draft, metadata: Callable[[str], Any]) -> Totals:
         producer.begin_transaction()
         failed = self._produce(producer, draft.frames)
+        for topic, key, value in draft.others:
+            self._send(producer, topic, key=key, value=value)
         totals = self._counted(producer, draft.counts)
         self._checkpoint("produced")
         by_group: dict[str, list[TopicPartition]] = defaultdict(list)

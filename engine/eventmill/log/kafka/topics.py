@@ -53,6 +53,8 @@ def wanted(config: Config) -> list[Wanted]:
         )
         for topic in Topic
     ]
+    if config.kafka.mirror:
+        found.append(Wanted(config.kafka.mirror, config.kafka.partitions, keep))
     return [*found, Wanted(f"{config.log.prefix}.{LEDGER}", 1, {**copies, "cleanup.policy": "compact"})]
 
 
