@@ -51,7 +51,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[QuerySer
         store, lake = RealtimeStore(folder / "realtime"), Lake(folder / "lake")
         table = pa.Table.from_pylist(rows(), EVENT)
         store.insert(table.append_column("log_offset", pa.array(range(table.num_rows), pa.uint64())), "token")
-        lake.append(table, group="lake", from_offset=0, to_offset=1)
+        lake.append(table, group="lake", ranges={0: (0, 1)})
         made = [
             QueryService(store, source, QueryConfig(), window_ms=DAY_MS, clock=lambda: NOW)
             for source in (lambda: None, lake.source_sql)

@@ -55,7 +55,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Que
         store, lake = RealtimeStore(folder / "realtime"), Lake(folder / "lake")
         batch = truth()
         store.insert(batch, "token")
-        lake.append(batch.select(EVENT.names), group="lake", from_offset=0, to_offset=1)
+        lake.append(batch.select(EVENT.names), group="lake", ranges={0: (0, 1)})
         config = QueryConfig()
         made = {
             "realtime": QueryService(store, lambda: None, config, window_ms=DAY_MS, clock=lambda: NOW),

@@ -76,7 +76,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[QueryServi
         store, lake = RealtimeStore(folder / "realtime"), Lake(folder / "lake")
         store.insert(joined(between(truth, FIRST, 1 << 60), between(rubbish, 0, FIRST)), "token")
         in_lake = joined(between(truth, 0, BOUNDARY), between(rubbish, BOUNDARY, 1 << 60))
-        lake.append(in_lake.select(EVENT.names), group="lake", from_offset=0, to_offset=1)
+        lake.append(in_lake.select(EVENT.names), group="lake", ranges={0: (0, 1)})
         service = QueryService(
             store, lake.source_sql, QueryConfig(), window_ms=WINDOW_MS, watermark=lambda: NOW, clock=lambda: NOW
         )
