@@ -73,6 +73,7 @@ def trends(duck: Duck, body: Row) -> dict[tuple[Any, ...], Any]:
     }
     value = f"{function}(number)" if field else "count(*)"
     value = f"count(DISTINCT {WHO[function]})" if function in WHO else value
+    value = "coalesce(sum(number), 0)" if function == "sum" else value
     query = (
         f", w AS (SELECT *, t // {interval} * {interval} AS bucket FROM e WHERE wanted), "
         f"weights AS (SELECT label, {value} AS weight FROM w GROUP BY label), {ranked(body)} "

@@ -102,6 +102,20 @@ def test_retention(services: dict[str, QueryService], rows: list[dict[str, Any]]
         assert service.ask("retention", body)["rows"] == expected, name
 
 
+@pytest.mark.parametrize("cohort", ["first", "any"])
+@pytest.mark.parametrize("days_before", [60, 140])
+def test_retention_over_many_periods(
+    services: dict[str, QueryService], rows: list[dict[str, Any]], days_before: int, cohort: str
+) -> None:
+    """More than a word of 64 bits has: with a border of two words amid the events, and with empty words before them."""
+    body = {"from": written(START_MS - days_before * DAY_MS), "to": ALL["to"], "interval": "day", "cohort": cohort}
+    body |= {"first": {"event": "tap"}, "returning": {"event": "purchase"}}
+    expected = twins.retention(rows, body)
+    assert sum(row[2] for row in expected) > 1_000
+    for name, service in services.items():
+        assert service.ask("retention", body)["rows"] == expected, name
+
+
 @some
 @given(body=SESSIONS)
 def test_sessions(services: dict[str, QueryService], rows: list[dict[str, Any]], body: dict[str, Any]) -> None:

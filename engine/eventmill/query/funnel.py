@@ -44,9 +44,14 @@ WINDOW: Final = "1d"
 WINDOW_MS_MAX: Final = 366 * 86_400_000
 _KEYS: Final = ("steps", "from", "to", "window", "measure", "breakdown", "filters", "limit")
 _QUANTILES: Final = "0.5, 0.95"
-_BEFORE: Final = (
-    "WINDOW w AS (PARTITION BY who ORDER BY at, lowest, mask ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
-)
+#: An event's order in one number, which sorts faster than several: time, first step that it matches, all steps.
+_MASK_BITS: Final = STEPS_MAX
+_STEP_BITS: Final = 4
+_AT: Final = f"bitShiftRight(key, {_MASK_BITS + _STEP_BITS})"
+#: A gap is at most the window.
+_GAP_BITS: Final = 40
+#: The hash sorts faster than the text; the text is there to be exact.
+_BEFORE: Final = "WINDOW w AS (PARTITION BY hash, who ORDER BY key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +101,37 @@ class Funnel:
 
     def _completed(self, rows: str, parameters: Parameters) -> str:
         """Each event with, for each step k: ``s<k>``, the start of the run whose step k it completes (0: none), and
-        ``p<k>``, when the step before was completed last."""
+        ``p<k>``, when the step before was completed last. ``key`` holds the event's time, first step and steps."""
         window = parameters.bind(self.window_ms, "Int64")
+        given = "" if self.breakdown is None else ", given"
+        key = f"at * {1 << _MASK_BITS + _STEP_BITS} + bitCount(bitXor(mask, mask - 1)) * {1 << _MASK_BITS} + mask"
         sql = (
-            "SELECT *, bitAnd(mask, bitNot(mask) + 1) AS lowest, if(bitTest(mask, 0), at, 0) AS s1, toInt64(0) AS p1 "
-            f"FROM ({rows}) WHERE mask != 0"
+            f"SELECT *, if(bitTest(key, 0), {_AT}, 0) AS s1, {_AT} AS p1 "
+            f"FROM (SELECT cityHash64(who) AS hash, who, {key} AS key{given} FROM ({rows}) WHERE mask != 0)"
         )
         for k in range(2, len(self.steps) + 1):
             sql = (
-                f"SELECT *, if(bitTest(mask, {k - 1}) AND b{k} > 0 AND at - b{k} <= {window}, b{k}, 0) AS s{k} FROM ("
-                f"SELECT *, max(s{k - 1}) OVER w AS b{k}, max(if(s{k - 1} > 0, at, 0)) OVER w AS p{k} FROM ({sql}) {_BEFORE})"
+                f"SELECT *, if(bitTest(key, {k - 1}) AND b{k} > 0 AND {_AT} - b{k} <= {window}, b{k}, 0) AS s{k} FROM ("
+                f"SELECT *, max(s{k - 1}) OVER w AS b{k}, max(if(s{k - 1} > 0, {_AT}, 0)) OVER w AS p{k} "
+                f"FROM ({sql}) {_BEFORE})"
             )
         return sql
 
     def _reached(self, completed: str) -> str:
-        """A row for each step that somebody has completed, with ``gap`` since the step before."""
-        label = "" if self.breakdown is None else f"{first_label('s1 > 0')} AS label, "
+        """A row for each step that somebody has completed, with ``gap`` since the step before.
+
+        The first completion is the least key; of equal ones that with the longest gap, since the gaps get shorter.
+        """
+        label = "" if self.breakdown is None else f"{first_label(_AT, 's1 > 0')} AS label, "
         firsts = ", ".join(
-            f"({k}, minIf((at, p{k}), s{k} > 0) AS f{k}, countIf(s{k} > 0) > 0)" for k in range(1, len(self.steps) + 1)
+            f"({k}, minIf(bitShiftLeft(toInt128(key), {_GAP_BITS}) - ({_AT} - p{k}), s{k} > 0), countIf(s{k} > 0) > 0)"
+            for k in range(1, len(self.steps) + 1)
         )
         taken = f"arrayFilter(x -> x.3, [{firsts}]) AS taken"
         each = f"SELECT {label}{taken} FROM ({completed}) GROUP BY who HAVING notEmpty(taken)"
         return (
-            f"SELECT {'' if self.breakdown is None else 'label, '}one.1 AS step, one.2.1 - one.2.2 AS gap "
-            f"FROM ({each}) ARRAY JOIN taken AS one"
+            f"SELECT {'' if self.breakdown is None else 'label, '}one.1 AS step, "
+            f"toInt64(bitAnd(-one.2, {(1 << _GAP_BITS) - 1})) AS gap FROM ({each}) ARRAY JOIN taken AS one"
         )
 
     def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:

@@ -134,9 +134,14 @@ def labels(breakdown: Field | None, parameters: Parameters) -> list[str]:
     return [] if breakdown is None else [f"{breakdown.text(parameters)} AS given"]
 
 
-def first_label(condition: str = "1") -> str:
-    """SQL for ``given`` of the earliest of some rows (columns ``at``, ``given``); of several at once the least, null first."""
-    return f"argMinIf(tuple(given), (at, given IS NOT NULL, ifNull(given, '')), {condition}).1"
+def first_label(at: str, condition: str = "1") -> str:
+    """SQL for ``given`` of the row with the least ``at`` (whole, not negative); of several such the least, null first.
+
+    The least of strings that begin with the time and go on with the value: a third of the cost of the least tuple.
+    """
+    value = "if(given IS NULL, '\\x00', concat('\\x01', assumeNotNull(given)))"
+    least = f"minIf(concat(reinterpretAsFixedString(byteSwap(toUInt64({at}))), {value}), {condition})"
+    return f"if(substring({least} AS least, 9, 1) = '\\x00', NULL, substring(least, 10))"
 
 
 def ranked(partials: str, columns: Sequence[str], weight: str, limit: int, parameters: Parameters) -> str:

@@ -64,7 +64,7 @@ class Sessions:
     def plan(self, way: Route, lake_source: str | None) -> Plan:
         """It gives ``time``, with a breakdown ``breakdown``, sums, and ``lengths`` (quantiles, ms)."""
         scan = Scan(way, lake_source)
-        label = "" if self.breakdown is None else f", {first_label()} AS label"
+        label = "" if self.breakdown is None else f", {first_label('at')} AS label"
         each = (
             f"SELECT min(at) AS began, max(at) - min(at) AS length, count() AS size{label} "
             f"FROM ({scan.rows(self._build)}) GROUP BY session_id HAVING max(chosen) = 1"
