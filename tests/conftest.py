@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
 from serving import Serving
 from testbed.kafka import Kafka
 from testbed.packages import Unavailable
 from testbed.redis import Redis
+
+# How long an example takes is the machine's affair.
+settings.register_profile("eventmill", deadline=None)
+settings.load_profile("eventmill")
 
 
 def _had(server):
