@@ -52,6 +52,10 @@ class Store(Protocol):
         """Run a statement of ours that answers nothing."""
         ...
 
+    def stored_through(self) -> int:
+        """The newest log offset of which all rows are stored; -1 = none."""
+        ...
+
 
 class Asker:
     """Safe to share between threads."""

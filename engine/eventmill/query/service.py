@@ -21,6 +21,7 @@ from eventmill.core.threads import name_thread
 from eventmill.net.messages import Request, Response
 from eventmill.query import funnel, paths, retention, sessions, timeline, trends
 from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store
+from eventmill.query.live import LiveTail
 from eventmill.query.render import Answer, iso
 from eventmill.query.routing import Route, route
 from eventmill.query.scan import Question
@@ -87,6 +88,7 @@ class QueryService:
         self._places = threading.BoundedSemaphore(config.concurrency_max * (1 + WAITING_PER_PLACE))
         self._asker = Asker(store, config)
         self._selects = Selects(self._asker, lake_source)
+        self.live = LiveTail(self._asker, self._pool)
 
     async def handle(self, request: Request) -> Response:
         """A ``net.messages.Handler`` for everything below ``/v1/query/``."""

@@ -62,7 +62,7 @@ export async function arrow(path, body, signal) {
   return (await ask(path, { method: "POST", body: JSON.stringify(body), headers: more, signal })).blob();
 }
 
-/** An endless answer of server-sent events: calls `onevent(data)` for each until the signal ends it. */
+/** An answer of server-sent events: calls `onevent(data, kind, id)` for each until it ends; `data` is null where only the id goes on. */
 export async function stream(path, body, onevent, signal) {
   const sends = body !== null;
   const answer = await fetch(path, {
@@ -86,12 +86,14 @@ export async function stream(path, body, onevent, signal) {
 
 function emit(part, onevent) {
   let kind = "message";
+  let id = null;
   const data = [];
   for (const line of part.split("\n")) {
     if (line.startsWith("data:")) data.push(line.slice(5).trimStart());
     else if (line.startsWith("event:")) kind = line.slice(6).trim();
+    else if (line.startsWith("id:")) id = line.slice(3).trim();
   }
-  if (data.length) onevent(JSON.parse(data.join("\n")), kind);
+  if (data.length || id !== null) onevent(data.length ? JSON.parse(data.join("\n")) : null, kind, id);
 }
 
 /** A question of any kind of the query service. */
