@@ -8,11 +8,11 @@ over all partitions durable. After any error all state is dropped and built anew
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -28,8 +28,13 @@ logger = logging.getLogger(__name__)
 
 #: How long a step may sleep while a partition is being built.
 _BUILDING_S: Final = 0.05
-#: How long a partition that comes may have a transaction of its last owner open; longer than any such transaction.
-_SETTLE_S: Final = 120.0
+#: Partitions that are built at once.
+_BUILDERS: Final = 4
+
+
+class _Coming(NamedTuple):
+    future: Future[PartitionState]
+    unwanted: threading.Event
 
 
 class Member(Protocol):
@@ -100,8 +105,8 @@ class GroupProcessor:
         self._checkpoint = checkpoint
         self._joined = False
         self._live: dict[int, PartitionState] = {}
-        self._coming: dict[int, Future[PartitionState]] = {}
-        self._builder = ThreadPoolExecutor(1, "recover", name_thread, ("recover",))
+        self._coming: dict[int, _Coming] = {}
+        self._builder = ThreadPoolExecutor(_BUILDERS, "recover", name_thread, ("recover",))
         self._saver = ThreadPoolExecutor(1, "snapshot", name_thread, ("snapshot",))
         self._saving: dict[int, Future[int]] = {}
 
@@ -122,43 +127,45 @@ class GroupProcessor:
             self._joined = True
             return
         self._finish_saving()
-        for future in self._coming.values():
-            future.cancel()
+        self._drop_coming(self._coming)
         self._live.clear()
-        self._coming.clear()
         held = sorted(self._member.held)
         self._member.pause(held)
         self._came(held)
 
     def _came(self, partitions: list[int]) -> None:
         for partition in partitions:
-            self._coming[partition] = self._builder.submit(self._built, partition)
+            unwanted = threading.Event()
+            self._coming[partition] = _Coming(self._builder.submit(self._built, partition, unwanted), unwanted)
 
-    def _built(self, partition: int) -> PartitionState:
+    def _built(self, partition: int, unwanted: threading.Event) -> PartitionState:
+        """The state; tried again as long as the log cannot give it, so that one partition out of reach holds up no other."""
         state = self._build(partition)
-        recovery = state.recover(self._settled(partition))
+        while True:
+            try:
+                recovery = state.recover(self._committed(partition))
+                break
+            except LogUnavailable as error:
+                if unwanted.is_set():
+                    raise
+                logger.warning("partition %d waits: %s", partition, error)
+                unwanted.wait(error.retry_after_s)
         logger.info(
             "partition %d at offset %d: snapshot at %d, %d events folded in %.2f s",
             partition, recovery.committed_offset, recovery.snapshot_offset, recovery.events_folded, recovery.seconds,
         )  # fmt: skip
         return state
 
-    def _settled(self, partition: int) -> int:
-        """The committed offset, once the transactions of whoever had the partition before have come to an end."""
-        deadline = time.monotonic() + _SETTLE_S
-        while True:
-            try:
-                return self._committed(partition)
-            except LogUnavailable:
-                if time.monotonic() > deadline or partition not in self._coming:
-                    raise
-                time.sleep(_BUILDING_S)
-
-    def _went(self, partitions: list[int], lost: bool) -> None:
-        for partition in partitions:
+    def _drop_coming(self, partitions: Iterable[int]) -> None:
+        for partition in list(partitions):
             coming = self._coming.pop(partition, None)
             if coming is not None:
-                coming.cancel()
+                coming.unwanted.set()
+                coming.future.cancel()
+
+    def _went(self, partitions: list[int], lost: bool) -> None:
+        self._drop_coming(partitions)
+        for partition in partitions:
             state = self._live.pop(partition, None)
             # A snapshot of what is committed is right whoever has the partition; it spares the next one the fold.
             if state is not None and not lost and state.events_since_snapshot:
@@ -167,8 +174,8 @@ class GroupProcessor:
         logger.info("partitions %s %s", partitions, "lost" if lost else "handed over")
 
     def _go_live(self) -> None:
-        for partition in [each for each, future in self._coming.items() if future.done()]:
-            state = self._coming.pop(partition).result()
+        for partition in [each for each, coming in self._coming.items() if coming.future.done()]:
+            state = self._coming.pop(partition).future.result()
             self._live[partition] = state
             self._member.resume(partition, state.position)
 
@@ -215,6 +222,7 @@ class GroupProcessor:
         """Leave the group; partitions are handed over with a last snapshot when the state is whole."""
         if not snapshot:
             self._live.clear()
+        self._drop_coming(self._coming)
         kept = dict(self._live)
         self._member.close()
         for state in kept.values():  # a member with a name of its own keeps its place, and nobody asked it to hand over
