@@ -53,9 +53,18 @@ class Offsets:
         """
         isolation = IsolationLevel.READ_UNCOMMITTED if whole else IsolationLevel.READ_COMMITTED
         request = {TopicPartition(topic, each): spec or OffsetSpec.latest() for each in partitions}
-        with asking(f"asking for the offsets of {topic}"):
-            futures = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=REQUEST_S)
-            return {each.partition: future.result(REQUEST_S).offset for each, future in futures.items()}
+        try:
+            with asking(f"asking for the offsets of {topic}"):
+                futures = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=REQUEST_S)
+                found = {each.partition: int(future.result(REQUEST_S).offset) for each, future in futures.items()}
+            if any(offset < -1 for offset in found.values()):
+                # While a partition changes its leader librdkafka may give "invalid" for an answer.
+                raise LogUnavailable(f"Kafka: a partition of {topic} changes its leader; it is tried again")
+        except LogUnavailable:
+            # That there was no leader is remembered for minutes unless somebody asks anew.
+            self.partitions(topic)
+            raise
+        return found
 
     def starts(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The oldest retained offsets."""
