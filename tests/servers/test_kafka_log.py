@@ -258,6 +258,7 @@ def test_topics_are_checked_and_grow(config, kafka):
     resource = ConfigResource(ResourceType.TOPIC, f"{prefix}.dead")
     resource.add_incremental_config(ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET))
     kafka.admin.incremental_alter_configs([resource])[resource].result(WAIT_S)
+    eventually(lambda: any(finding.problem for finding in topics.check(config)))  # each broker hears of it by itself
     environ = {
         "EVENTMILL_LOG__PREFIX": prefix, "EVENTMILL_KAFKA__BOOTSTRAP": kafka.bootstrap,
         "EVENTMILL_KAFKA__PARTITIONS": str(PARTITIONS + 1),

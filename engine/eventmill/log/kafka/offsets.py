@@ -10,12 +10,11 @@ from typing import Any, Final
 from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from eventmill.core.config import KafkaConfig
 from eventmill.core.errors import LogUnavailable
@@ -37,6 +36,12 @@ class Offsets:
         self._admin = AdminClient(common(config))
         self._lock = threading.Lock()
         self._members: dict[str, Consumer] = {}
+        settings = consumer(config, "eventmill.asking")
+        # Each sees as far as its isolation level. Unlike the admin client's, their questions find new leaders by themselves.
+        self._asking = {
+            False: Consumer(settings),
+            True: Consumer({**settings, "isolation.level": "read_uncommitted"}),
+        }
 
     def partitions(self, topic: str) -> list[int]:
         """The topic's partitions; none when it is not there."""
@@ -44,36 +49,26 @@ class Offsets:
             found = self._admin.list_topics(topic, timeout=REQUEST_S).topics[topic]
         return sorted(found.partitions) if found.error is None else []
 
-    def ends(
-        self, topic: str, partitions: Iterable[int], spec: OffsetSpec | None = None, *, whole: bool = False
-    ) -> dict[int, int]:
-        """Where readers of committed transactions come to an end; with ``whole``, where the next message goes.
-
-        With another ``spec`` what that one asks for.
-        """
-        isolation = IsolationLevel.READ_UNCOMMITTED if whole else IsolationLevel.READ_COMMITTED
-        request = {TopicPartition(topic, each): spec or OffsetSpec.latest() for each in partitions}
-        try:
-            with asking(f"asking for the offsets of {topic}"):
-                futures = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=REQUEST_S)
-                found = {each.partition: int(future.result(REQUEST_S).offset) for each, future in futures.items()}
-            if any(offset < -1 for offset in found.values()):
-                # While a partition changes its leader librdkafka may give "invalid" for an answer.
-                raise LogUnavailable(f"Kafka: a partition of {topic} changes its leader; it is tried again")
-        except LogUnavailable:
-            # That there was no leader is remembered for minutes unless somebody asks anew.
-            self.partitions(topic)
-            raise
-        return found
+    def ends(self, topic: str, partitions: Iterable[int], *, whole: bool = False) -> dict[int, int]:
+        """Where readers of committed transactions come to an end; with ``whole``, where the next message goes."""
+        return {each: self._watermarks(topic, each, whole)[1] for each in partitions}
 
     def starts(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The oldest retained offsets."""
-        return self.ends(topic, partitions, OffsetSpec.earliest())
+        return {each: self._watermarks(topic, each, True)[0] for each in partitions}
+
+    def _watermarks(self, topic: str, partition: int, whole: bool) -> tuple[int, int]:
+        with asking(f"asking for the offsets of {topic}/{partition}"):
+            found = self._asking[whole].get_watermark_offsets(TopicPartition(topic, partition), REQUEST_S, cached=False)
+        if found is None or min(found) < 0:
+            raise LogUnavailable(f"Kafka: {topic}/{partition} changes its leader; it is tried again")
+        return int(found[0]), int(found[1])
 
     def at(self, topic: str, partition: int, ms: int) -> int:
         """The first offset of a message of that time (ms since the epoch) or later; the end when there is none."""
-        found = self.ends(topic, [partition], OffsetSpec.for_timestamp(ms))[partition]
-        return self.ends(topic, [partition])[partition] if found < 0 else found
+        with asking(f"asking for the offsets of {topic}/{partition}"):
+            (found,) = self._asking[False].offsets_for_times([TopicPartition(topic, partition, ms)], REQUEST_S)
+        return found.offset if found.offset >= 0 else self.ends(topic, [partition])[partition]
 
     def committed(
         self, group: str, topic: str, partitions: Iterable[int], *, stable: bool = False
@@ -126,7 +121,7 @@ class Offsets:
     def close(self) -> None:
         """Let go of all consumers."""
         with self._lock:
-            for member in self._members.values():
+            for member in (*self._members.values(), *self._asking.values()):
                 member.close()
             self._members.clear()
 
