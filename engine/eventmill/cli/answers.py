@@ -30,10 +30,8 @@ _SHOWN: Final = {
         "sessions",
         "bounce_rate",
         "events_per_session",
-        "avg_ms",
         "p50_ms",
         "p95_ms",
-        "p99_ms",
     ),
 }
 _TIMES: Final = frozenset(["time", "timestamp", "cohort"])
