@@ -160,6 +160,15 @@ def test_paths(services: dict[str, QueryService], rows: list[dict[str, Any]], bo
         assert [row[0] for row in found] == sorted(row[0] for row in found)
 
 
+def test_pages_follow_one_another(services: dict[str, QueryService], rows: list[dict[str, Any]]) -> None:
+    """Also where several events have one time: that device's clock ticks by the hour."""
+    body = ALL | {"device": "device-7", "limit": 7}
+    expected = twins.timeline(rows, body)
+    assert len(expected) > 21
+    for name, service in services.items():
+        assert pages(service, body, len(expected)) == expected, name
+
+
 def test_a_timeline_row_has_the_whole_event(services: dict[str, QueryService], rows: list[dict[str, Any]]) -> None:
     wanted = max((row for row in rows if row["device_id"] == "device-7"), key=lambda row: row["timestamp"])
     for service in services.values():
