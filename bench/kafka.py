@@ -136,7 +136,7 @@ def process(config: Config, events: int) -> dict[str, float]:
         left -= processing.step(0.1)
         while left == events:  # joining the group is no work
             left -= processing.step(0.1)
-        figures = _measured(left, work)
+        figures = _measured(max(left, 1), work)  # a tiny run may be over by now
         stored, size = 0, 0
         for partition in range(_PARTITIONS):
             position, end = 0, log.end_offset(Topic.ENRICHED, partition)
