@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 
 #: How long a step may sleep while a partition is being built.
 _BUILDING_S: Final = 0.05
-#: Partitions that are built at once.
+#: Partitions that are built at once, and snapshots that are written at once.
 _BUILDERS: Final = 4
+_SAVERS: Final = 4
 
 
 class _Coming(NamedTuple):
@@ -107,7 +108,7 @@ class GroupProcessor:
         self._live: dict[int, PartitionState] = {}
         self._coming: dict[int, _Coming] = {}
         self._builder = ThreadPoolExecutor(_BUILDERS, "recover", name_thread, ("recover",))
-        self._saver = ThreadPoolExecutor(1, "snapshot", name_thread, ("snapshot",))
+        self._saver = ThreadPoolExecutor(_SAVERS, "snapshot", name_thread, ("snapshot",))
         self._saving: dict[int, Future[int]] = {}
 
     @property
@@ -169,8 +170,10 @@ class GroupProcessor:
             state = self._live.pop(partition, None)
             # A snapshot of what is committed is right whoever has the partition; it spares the next one the fold.
             if state is not None and not lost and state.events_since_snapshot:
-                self._finish_saving(partition)
-                state.save(state.taken())
+                self._save(state)
+        # All at once: the partitions that stay wait for it.
+        for partition in partitions:
+            self._finish_saving(partition)
         logger.info("partitions %s %s", partitions, "lost" if lost else "handed over")
 
     def _go_live(self) -> None:

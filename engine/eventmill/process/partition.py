@@ -23,6 +23,7 @@ from eventmill.core.schema import DEAD, EVENT, RAW, Hop, Topic
 from eventmill.core.stage import Outcome, Stage, StatefulStage
 from eventmill.process.checkpoint import Checkpoints, Snapshot
 from eventmill.process.letters import with_offsets
+from eventmill.process.origin import require_no_inheritance
 from eventmill.process.schemas.book import SchemaBook
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,9 @@ class PartitionState:
             committed, lambda name, why: logger.warning("snapshot %s passed over: %s", name, why)
         )
         begin = 0
-        if snapshot is not None:
+        if snapshot is None:
+            require_no_inheritance(self._log, self.partition)
+        else:
             begin = snapshot.offset
             for stage in self._stateful():
                 stage.restore(snapshot.states[stage.name])
