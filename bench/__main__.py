@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-from pathlib import Path
 
-from bench.report import RESULTS, write
+from bench.report import PAGES, RESULTS, write
 
 NAMES = (
     "decode",
@@ -20,6 +19,7 @@ NAMES = (
     "lake",
     "kafka",
     "groups",
+    "snapshots",
     "e2e",
     "memory",
 )
@@ -43,7 +43,8 @@ def main() -> None:
         if not arguments.smoke:
             (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
     if not arguments.smoke:
-        write(Path("docs/performance.md"))
+        for page in PAGES:
+            write(page)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from testbed.packages import CACHE, locked
 from testbed.process import READY_S, Server, eventually, free_port
 
 _ASK_S: Final = 5.0
+_CONSUME_S: Final = 0.2
 _LOGGING: Final = """status = error
 appender.console.type = Console
 appender.console.name = console
@@ -211,10 +213,11 @@ class Kafka:
         )  # fmt: skip
         try:
             consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
-            found, ended = 0, 0
+            found, ended, last = 0, 0, time.monotonic()
             while ended < partitions:
-                messages = consumer.consume(10_000, READY_S)
-                if not messages:
+                messages = consumer.consume(10_000, _CONSUME_S)
+                last = time.monotonic() if messages else last
+                if time.monotonic() - last > READY_S:
                     raise TimeoutError(f"{topic} does not end")
                 ended += sum(message.error() is not None for message in messages)
                 found += sum(message.error() is None for message in messages)

@@ -349,6 +349,11 @@ def test_processors_take_what_others_write_and_mirror_what_they_make(kafka, tmp_
         assert message.key() == made["device_id"].encode()
         assert (made["event"], made["properties"], made["message_id"]) == ("Opened", {"n": 1.5}, "m1")
         assert made["received_at"].endswith("Z")
+        java = kafka.run(
+            "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", kafka.bootstrap, "--topic",
+            f"{prefix}.json", "--isolation-level", "read_committed", "--from-beginning", "--max-messages", "1",
+        )  # fmt: skip
+        assert orjson.loads(java.stdout) == made, java.stderr
 
         def ask(method, path):
             with urllib.request.urlopen(

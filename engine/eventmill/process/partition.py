@@ -167,9 +167,13 @@ class PartitionState:
         self.events_since_snapshot = 0
         return Snapshot(self.position, {stage.name: stage.snapshot() for stage in self._stateful()})
 
-    def save(self, snapshot: Snapshot) -> int:
-        """Write it; gives the offset of the oldest snapshot that is kept."""
-        return self._checkpoints.save(snapshot)
+    def save(self, snapshot: Snapshot, *, durable: bool = True) -> int:
+        """Write it; gives the offset of the oldest snapshot that is kept. ``sync`` is due unless ``durable``."""
+        return self._checkpoints.save(snapshot, durable=durable)
+
+    def sync(self, snapshot: Snapshot) -> None:
+        """Make a snapshot durable that was not written so."""
+        self._checkpoints.sync(snapshot.offset)
 
 
 def _by_events(frames: Sequence[StoredFrame], epoch: Callable[[int], int] = lambda _: 0) -> Iterator[list[StoredFrame]]:
