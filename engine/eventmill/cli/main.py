@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "audit": ("eventmill.cli.ledger", "audit"),
     "trace": ("eventmill.cli.ledger", "trace"),
     "compact": ("eventmill.cli.maintain", "compact"),
+    "lake": ("eventmill.cli.lake", "lake"),
     "replay": ("eventmill.cli.replay", "replay"),
     "schema": ("eventmill.cli.schema", "schema"),
     "bench": ("eventmill.cli.bench", "bench"),
