@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "audit": ("eventmill.cli.ledger", "audit"),
     "trace": ("eventmill.cli.ledger", "trace"),
     "compact": ("eventmill.cli.maintain", "compact"),
+    "export": ("eventmill.cli.export", "export"),
     "lake": ("eventmill.cli.lake", "lake"),
     "replay": ("eventmill.cli.replay", "replay"),
     "schema": ("eventmill.cli.schema", "schema"),
