@@ -11,6 +11,7 @@ from testbed.kafka import Kafka
 from testbed.packages import Unavailable
 from testbed.postgres import Postgres
 from testbed.redis import Redis
+from testbed.rest_catalog import RestCatalog
 from testbed.s3 import S3
 
 
@@ -76,6 +77,14 @@ def s3(s3_server):
 def postgres():
     """An empty PostgreSQL."""
     server = _had(Postgres)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def rest_catalog():
+    """An empty Iceberg REST catalog."""
+    server = _had(RestCatalog)
     yield server
     server.close()
 

@@ -144,7 +144,7 @@ def test_an_append_to_an_absent_server_says_that_waiting_helps(lake: Lake, s3: S
     assert len(stored(lake)) == 6
 
 
-EVENTS = 40_000
+EVENTS = 24_000
 
 
 def test_serve_lags_while_the_server_is_away_and_loses_nothing(s3: S3, tmp_path: Path) -> None:

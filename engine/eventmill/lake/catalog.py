@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pyiceberg.catalog import Catalog
+from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from sqlalchemy.engine import URL
 
@@ -32,9 +32,10 @@ def open_storage(folder: Path, settings: LakeConfig) -> Storage:
 
 
 def open_catalog(folder: Path, settings: LakeConfig, storage: Storage) -> Catalog:
-    """SQLite in ``folder``, or the PostgreSQL database that ``settings.catalog`` names.
+    """SQLite in ``folder``, or the PostgreSQL database or Iceberg REST catalog that ``settings.catalog`` names.
 
-    Raises ``ConfigError``, ``StoreError``; neither has the password in it.
+    What else a REST catalog wants (``token``, ``credential``, ``warehouse``…) comes from pyiceberg's own configuration of a
+    catalog called ``eventmill``. Raises ``ConfigError``, ``StoreError``; neither has a password in it.
     """
     uri = settings.catalog
     if not uri:
@@ -43,6 +44,8 @@ def open_catalog(folder: Path, settings: LakeConfig, storage: Storage) -> Catalo
     kind, _, rest = uri.partition("://")
     shown = f"{kind}://{rest.rpartition('@')[2]}"
     try:
+        if kind in ("http", "https"):
+            return load_catalog(_NAME, type="rest", uri=uri, **storage.properties)
         if kind in ("postgresql", "postgresql+psycopg2"):
             # The driver by name: which one is meant without it depends on SQLAlchemy's version.
             return SqlCatalog(_NAME, uri=f"postgresql+psycopg2://{rest}", pool_pre_ping="true", **storage.properties)
@@ -52,4 +55,4 @@ def open_catalog(folder: Path, settings: LakeConfig, storage: Storage) -> Catalo
         raise StoreError(
             f"the lake's catalog {shown} cannot be opened ({type(error).__name__}); check lake.catalog, and that it runs"
         ) from error
-    raise ConfigError(f"lake.catalog = {shown!r} is not postgresql://USER:PASSWORD@HOST/DATABASE")
+    raise ConfigError(f"lake.catalog = {shown!r} is neither postgresql://USER:PASSWORD@HOST/DATABASE nor http(s)://…")
