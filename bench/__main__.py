@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.report import RESULTS, write
 
-NAMES = ("decode", "kernels", "growth", "scaling", "counts", "frames", "stages", "lake", "e2e", "memory")
+NAMES = ("decode", "kernels", "growth", "scaling", "counts", "frames", "stages", "lake", "kafka", "e2e", "memory")
 
 
 def main() -> None:

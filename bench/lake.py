@@ -126,7 +126,7 @@ def measure(folder: Path, count: int, batches: int) -> dict[str, dict[str, float
 
     def append() -> None:
         for number, batch in enumerate(data):
-            lake.append(batch, group="lake", from_offset=number, to_offset=number + 1)
+            lake.append(batch, group="lake", ranges={0: (number, number + 1)})
 
     cpu, wall = measured(append)
     files = lake.live_files()

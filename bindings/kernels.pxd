@@ -130,6 +130,7 @@ cdef extern from "partition.h" nogil:
     size_t em_groups(const em_table *table, em_strings strings, size_t n, int32_t *groups, int32_t *firsts)
     void em_group_order(const int32_t *groups, size_t n, size_t count, int64_t *starts, int32_t *order)
     int32_t em_murmur2(const uint8_t *key, size_t length)
+    void em_key_partitions(em_strings strings, size_t n, uint32_t count, int32_t *numbers)
 
 
 cdef extern from "schema.h" nogil:

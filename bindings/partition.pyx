@@ -1,7 +1,7 @@
 """Translation of csrc/partition.h; eventmill._native.partition is documented in its .pyi."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from kernels cimport (
     EM_SECRET_BYTES,
@@ -10,6 +10,7 @@ from kernels cimport (
     as_table,
     em_group_order,
     em_groups,
+    em_key_partitions,
     em_murmur2,
     em_slot,
     em_strings,
@@ -53,3 +54,21 @@ def order(const int32_t[::1] numbers not None, int64_t[::1] starts not None, int
 
 def murmur2(bytes key not None):
     return em_murmur2(<const uint8_t *>key, len(key))
+
+
+def key_partitions(
+    const int32_t[::1] offsets not None,
+    const uint8_t[::1] data not None,
+    uint32_t count,
+    int32_t[::1] numbers not None,
+):
+    cdef size_t n = offsets.shape[0] - 1
+    cdef em_strings strings = as_strings(offsets, data)
+    if <size_t>numbers.shape[0] != n:
+        raise ValueError("numbers must be as long as the column")
+    if count == 0:
+        raise ValueError("there must be at least one partition")
+    if n == 0:
+        return
+    with nogil:
+        em_key_partitions(strings, n, count, &numbers[0])

@@ -54,3 +54,11 @@ int32_t em_murmur2(const uint8_t *key, size_t length) {
     hash *= m;
     return (int32_t)(hash ^ (hash >> 15));
 }
+
+void em_key_partitions(em_strings strings, size_t n, uint32_t count, int32_t *numbers) {
+    for (size_t row = 0; row < n; row++) {
+        size_t begin = (size_t)strings.offsets[row], end = (size_t)strings.offsets[row + 1];
+        uint32_t hash = (uint32_t)em_murmur2(strings.data + begin, end - begin) & 0x7fffffffU;
+        numbers[row] = (int32_t)(hash % count);
+    }
+}

@@ -28,6 +28,9 @@ void em_group_order(const int32_t *groups, size_t n, size_t count, int64_t *star
 /* MurmurHash2 with the seed and the byte order of Apache Kafka's Java client, as a signed 32-bit number. */
 int32_t em_murmur2(const uint8_t *key, size_t length);
 
+/* numbers[i] = the partition of string i among `count` (at least 1), as Apache Kafka's Java client chooses it. */
+void em_key_partitions(em_strings strings, size_t n, uint32_t count, int32_t *numbers);
+
 #ifdef __cplusplus
 }
 #endif

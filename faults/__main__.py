@@ -7,11 +7,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.progress import Progress
 
 from bench import machine
+from faults.brokers import BROKERS
 from faults.controls import CONTROLS, faults_of
 from faults.report import PAGE, Control, page, save
 from faults.rows import MATRIX
@@ -19,6 +21,9 @@ from faults.scene import run
 from faults.unclear import reuse_timed_out_producer
 from testbed.faults import FaultProxy
 from testbed.kafka import Kafka
+
+ROWS: Final = (*MATRIX, *BROKERS)
+SYSTEMS: Final = {"alone": MATRIX, "brokers": BROKERS}
 
 
 def here() -> str:
@@ -46,17 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("--rows", help="numbers of rows, separated by commas (default: all)")
+    parser.add_argument("--on", choices=sorted(SYSTEMS), help="rows of this system only")
     parser.add_argument("--runs", type=int, help="faults of each row (default: the matrix's)")
     parser.add_argument("--no-controls", action="store_true", help="leave out the negative controls")
     parser.add_argument("--no-page", action="store_true", help="print only, keep the page as it is")
     given = parser.parse_args(arguments)
-    numbers = {int(number) for number in given.rows.split(",")} if given.rows else {row.number for row in MATRIX}
-    if unknown := numbers - {row.number for row in MATRIX}:
-        parser.error(f"there is no row {min(unknown)}; the rows are {sorted({row.number for row in MATRIX})}")
+    numbers = {int(number) for number in given.rows.split(",")} if given.rows else {row.number for row in ROWS}
+    if unknown := numbers - {row.number for row in ROWS}:
+        parser.error(f"there is no row {min(unknown)}; the rows are {sorted({row.number for row in ROWS})}")
     results, shown = [], []
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        for row in (row for row in MATRIX if row.number in numbers):
+        for row in (row for row in SYSTEMS.get(given.on, ROWS) if row.number in numbers):
             runs = given.runs or row.runs
             task = progress.add_task(f"{row.number:>2} {row.title}", total=runs)
             results.append(run(row, runs, told=lambda done, of=task: progress.update(of, completed=done)))  # type: ignore[misc]

@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from eventmill.cli.main import main
+from eventmill.log.kafka.outbox import Outbox
+from eventmill.process.group import GroupProcessor
+from eventmill.process.partition import PartitionState
 from eventmill.process.pipeline import Processor
 
 
 def arm(point: str, times: int) -> None:
-    """Every processor of this process gets the failpoint."""
+    """Whatever has checkpoints in this process gets the failpoint."""
     left = times
-    build = Processor.__init__
 
     def checkpoint(name: str) -> None:
         nonlocal left
@@ -26,10 +29,14 @@ def arm(point: str, times: int) -> None:
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def armed(self: Processor, *arguments: Any, **named: Any) -> None:
-        build(self, *arguments, **{**named, "checkpoint": checkpoint})
+    def with_failpoint(build: Callable[..., None]) -> Callable[..., None]:
+        def armed(self: Any, *arguments: Any, **named: Any) -> None:
+            build(self, *arguments, **{**named, "checkpoint": checkpoint})
 
-    Processor.__init__ = armed  # type: ignore[method-assign]
+        return armed
+
+    for kind in (Processor, GroupProcessor, PartitionState, Outbox):
+        kind.__init__ = with_failpoint(kind.__init__)  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

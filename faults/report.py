@@ -16,11 +16,11 @@ RESULTS: Final = ROOT / "faults" / "results.json"
 PAGE: Final = ROOT / "docs" / "faults.md"
 _HEAD: Final = """# Faults
 
-Whatever was acknowledged with 200 is stored exactly once in each store, through the crash of any process. Here is what was
-broken on purpose, how often, and what the oracle said: the generator writes down what it is about to send, then sends it until
-each request has its answer, and afterwards every id is looked for in the stores. **Lost** is acknowledged and absent,
-**doubled** stored more than once; phantoms (never sent) and corrupt events (not as they were sent) are looked for too, and the
-ledger has to balance.
+Whatever was acknowledged with 200 is stored exactly once in each store, through the crash of any process and the loss of a
+broker. Here is what was broken on purpose, how often, and what the oracle said: the generator writes down what it is about to
+send, then sends it until each request has its answer, and afterwards every id is looked for in the stores. **Lost** is
+acknowledged and absent, **doubled** stored more than once; phantoms (never sent) and corrupt events (not as they were sent) are
+looked for too, and the ledger has to balance.
 
 Load: 3,000 events a second, 5 % of them client duplicates, 2 % late, 1 % bad. Recovery is from the fault until all that stood
 on the log at the fault has been processed and committed, restart included; for ingest, until requests are answered again.

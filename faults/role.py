@@ -37,6 +37,12 @@ class Role:
         eventually(self._is_ready, lambda: f"{self._arguments} is ready: {self.server.tail()}")
 
     @property
+    def url(self) -> str:
+        """Where it answers; to be asked once it is ready."""
+        (line,) = [line for line in self.said.splitlines() if line.startswith(_READY.decode())][-1:]
+        return line.split()[1]
+
+    @property
     def said(self) -> str:
         """What it has printed since it was started."""
         with self.server.messages.open("rb") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
 from serving import Serving
 from testbed.kafka import Kafka
@@ -13,6 +14,10 @@ from testbed.postgres import Postgres
 from testbed.redis import Redis
 from testbed.rest_catalog import RestCatalog
 from testbed.s3 import S3
+
+# How long an example takes is the machine's affair.
+settings.register_profile("eventmill", deadline=None)
+settings.load_profile("eventmill")
 
 
 def _had(server):

@@ -27,10 +27,10 @@ def make(data: Path, settings: dict[str, Any] | None = None) -> tuple[Config, La
     rng = np.random.default_rng(7)
     for number in range(3):
         rows = random_rows(rng, number * 400, 400)
-        lake.append(batch(rows + rows[:20]), group=GROUP, from_offset=number, to_offset=number + 1)
+        lake.append(batch(rows + rows[:20]), group=GROUP, ranges={0: (number, number + 1)})
     compact(lake, gap_ms=GAP_MS, now_ms=0)
     late = [one | {"timestamp": one["timestamp"] - DAY_MS} for one in random_rows(rng, 5_000, 50)]
-    lake.append(batch(late), group=GROUP, from_offset=3, to_offset=4)
+    lake.append(batch(late), group=GROUP, ranges={0: (3, 4)})
     return config, lake
 
 

@@ -46,12 +46,23 @@ def _properties(rng: np.random.Generator, count: int) -> list[str]:
 
 
 def events(
-    count: int, *, seed: int = 0, first_offset: int = 0, per_offset: int = 500, days: int = 3, devices: int = 400
+    count: int,
+    *,
+    seed: int = 0,
+    first_offset: int = 0,
+    per_offset: int = 500,
+    days: int = 3,
+    devices: int = 400,
+    coarse_ms: int = 1,
 ) -> pa.RecordBatch:
-    """EVENT's columns and ``log_offset``; event times spread over ``days`` from ``START_MS`` on, ids all different."""
+    """EVENT's columns and ``log_offset``; event times spread over ``days`` from ``START_MS`` on, ids all different.
+
+    The clocks of every other device tick in steps of ``coarse_ms``, so that it has several events at one time.
+    """
     rng = np.random.default_rng(seed)
     device = rng.integers(0, devices, count)
     at = START_MS + rng.integers(0, days * DAY_MS, count)
+    at -= np.where(device % 2, at % coarse_ms, 0)
     received = at + rng.integers(0, 90_000, count)
     columns: dict[str, pa.Array] = {
         "event_id": pa.FixedSizeBinaryArray.from_buffers(

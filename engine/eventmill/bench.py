@@ -27,7 +27,8 @@ from eventmill.core.log import Frame, StoredFrame
 from eventmill.core.schema import EVENT, Topic
 from eventmill.core.stage import Stage, StatefulStage
 from eventmill.generate.stream import Spec, stream
-from eventmill.process.pipeline import FOLD_EVENTS, build_stages
+from eventmill.process.partition import FOLD_EVENTS
+from eventmill.process.pipeline import build_stages
 
 #: Run n's events are of the span that ends at START_MS + (n + 1) * SPAN_MS.
 START_MS: Final = 1_795_000_000_000

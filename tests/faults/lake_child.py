@@ -34,7 +34,7 @@ def main(folder: str, action: str, point: str) -> None:
     if action == "append":
         lake = Lake(Path(folder), checkpoint=checkpoint)
         offset = lake.committed_offset()
-        lake.append(batch(rows(offset)), group=GROUP, from_offset=offset, to_offset=offset + 1)
+        lake.append(batch(rows(offset)), group=GROUP, ranges={0: (offset, offset + 1)})
     else:
         compact(Lake(Path(folder)), gap_ms=GAP_MS, now_ms=0, checkpoint=checkpoint)
 

@@ -25,7 +25,7 @@ LATER_MS = 1 << 50
 def lake(tmp_path: Path) -> Lake:
     lake = Lake(tmp_path / "lake")
     for offset in range(3):
-        lake.append(batch(rows(offset)), group=GROUP, from_offset=offset, to_offset=offset + 1)
+        lake.append(batch(rows(offset)), group=GROUP, ranges={0: (offset, offset + 1)})
     return lake
 
 
@@ -55,7 +55,7 @@ def test_an_append_that_is_killed(lake: Lake, point: str) -> None:
     assert bool(left_over) is (point != "committed")
     assert_whole(lake, appends)
     # The log gives the range again, whatever became of it.
-    lake.append(batch(rows(3)), group=GROUP, from_offset=3, to_offset=4)
+    lake.append(batch(rows(3)), group=GROUP, ranges={0: (3, 4)})
     assert_whole(lake, 4)
 
 
@@ -64,7 +64,7 @@ def test_a_compaction_that_is_killed(lake: Lake, point: str) -> None:
     assert start(lake, "compact", point).wait() == -signal.SIGKILL
     assert any(file.appended for file in lake.live_files()) is (point != "committed")
     assert_whole(lake, 3)
-    lake.append(batch(rows(3)), group=GROUP, from_offset=3, to_offset=4)
+    lake.append(batch(rows(3)), group=GROUP, ranges={0: (3, 4)})
     # The dead one's lock is gone with it.
     assert compact(lake, gap_ms=GAP_MS, now_ms=0).snapshot_id is not None
     assert_whole(lake, 4)

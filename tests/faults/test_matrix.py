@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 
 from faults import report
+from faults.brokers import SMALL as BROKERS
 from faults.clocks import mismatches
 from faults.report import Control, page, save
 from faults.rows import MATRIX
 from faults.scene import Result, run
 
-SMALL = [row for row in MATRIX if row.small]
+SMALL = [*(row for row in MATRIX if row.small), BROKERS]
 
 
 @pytest.mark.parametrize("row", SMALL, ids=lambda row: f"{row.number}-{row.build.__name__}")

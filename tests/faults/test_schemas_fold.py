@@ -73,8 +73,8 @@ def test_bad_events_become_dead_letters_with_path_rule_schema_and_offset(log, tm
 
 def sessions_seen(one):
     """Devices that have an open session: their next event belongs to it, and has not the id of one that begins then."""
-    sessionize = one._stages[-1]
-    enrich = one._stages[-2]
+    sessionize = one._state._stages[-1]
+    enrich = one._state._stages[-2]
     devices = [0, 1, 10, 11, 12, 20, 21, 22, 30, 31]
 
     def ids(events):
@@ -215,7 +215,7 @@ def test_without_schemas_a_batch_goes_through_untouched(log, tmp_path):
     assert book.current is None
     assert log.end_offset(Topic.SCHEMAS, 0) == 0
     batch = raw(("purchase", {}))
-    (validate,) = [stage for stage in one._stages if stage.name == "validate"]
+    (validate,) = [stage for stage in one._state._stages if stage.name == "validate"]
     assert validate.apply(batch).events is batch
     assert log.committed(groups.PROCESS, Topic.RAW, 0) == 1
     one.close()

@@ -19,7 +19,7 @@ EVENTS = 6_000
 DAY_MS = 86_400_000
 PAGES = (
     "overview", "live", "pipeline", "explore?event=Product+Viewed&by=platform&chart=bar", "funnels?by=platform", "retention",
-    "sessions", "users", "sql?q=SELECT+1+AS+one",
+    "paths", "sessions", "users", "sql?q=SELECT+1+AS+one",
 )  # fmt: skip
 LOOKS = {
     "light": {"viewport": {"width": 1360, "height": 850}},
@@ -272,28 +272,57 @@ def taken(events, steps, window_ms):
     return level
 
 
-@pytest.mark.parametrize("store", ["realtime", "lake"])
-def test_funnels_count_devices_as_a_slow_twin_does(tab, serving, store):
+def test_funnels_count_devices_as_a_slow_twin_does(tab, serving):
     steps = ["Product Viewed", "Product Added", "Checkout Started"]
-    page = tab.open(f"funnels?store={store}&window=3600000&steps={orjson.dumps(steps).decode().replace(' ', '+')}")
+    page = tab.open(f"funnels?window=3600000&steps={orjson.dumps(steps).decode().replace(' ', '+')}")
     shown = [number(text.split()[0]) for text in page.locator(".funnel .amount").all_inner_texts()]
     assert shown == funnel(serving, steps, 3_600_000)
     assert shown[0] > shown[1] > 0
     assert tab.complaints == []
 
 
-@pytest.mark.parametrize("store", ["realtime", "lake"])
-def test_retention_and_sessions_count_what_the_stores_hold(tab, serving, store):
-    page = tab.open(f"retention?store={store}")
+def test_retention_and_sessions_count_what_the_stores_hold(tab, serving):
+    page = tab.open("retention")
     ((devices,),) = serving.sql("SELECT uniqExact(device_id) FROM events WHERE timestamp >= now() - INTERVAL 7 DAY")
     rows = [row.locator("th, td").all_inner_texts() for row in page.locator("table.heat tbody tr").all()]
     assert sum(number(row[1]) for row in rows) == devices
-    page = tab.open(f"sessions?store={store}&range=24h")
-    lengths = [number(text.split()[0]) for text in page.locator(".meters .amount").all_inner_texts()]
+    page = tab.open("sessions?range=24h&by=country")
+    counts = [number(text.split()[0]) for text in page.locator(".meters .amount").all_inner_texts()]
     ((sessions,),) = serving.sql(
         "SELECT uniqExact(session_id) FROM events WHERE timestamp >= toStartOfHour(now() - INTERVAL 1 DAY)"
     )
-    assert sum(lengths) == pytest.approx(sessions, rel=0.01)
+    assert sum(counts) == pytest.approx(sessions, rel=0.01)
+    assert tab.complaints == []
+
+
+@pytest.mark.parametrize(("way", "edge"), [("start", "(the session ends)"), ("end", "(the session begins)")])
+def test_paths_show_what_the_api_answers(tab, serving, way, edge):
+    tab.open(f"paths?way={way}&event=Product+Viewed&depth=2&top=3")
+    now = int(time.time() * 1000)
+    body = {way: "Product Viewed", "depth": 2, "top": 3, "from": iso(now - DAY_MS), "to": iso(now)}
+    status, answer = serving.post("/v1/query/paths", body)
+    assert status == 200, answer
+    shown = [(int(row[0]), row[1], row[2], number(row[3])) for row in cells(tab, "From event to event")]
+    expected = [(step, source or edge, target or edge, count) for step, source, target, count in answer["rows"]]
+    assert {row[:3] for row in shown} == {row[:3] for row in expected}
+    assert sum(row[3] for row in shown) == pytest.approx(sum(row[3] for row in expected), rel=0.02)
+    assert tab.complaints == []
+
+
+def test_a_long_timeline_goes_on_page_by_page(tab, serving):
+    for first in range(0, 510, 100):
+        batch = [
+            {"type": "track", "event": "Tapped", "userId": "busy", "messageId": f"busy-{first + i}"} for i in range(100)
+        ]
+        assert serving.post("/v1/batch", {"batch": batch})[0] == 200
+    serving.flush()
+    page = tab.open("users?id=busy")
+    assert page.locator(".timeline li").count() == 500
+    page.get_by_role("button", name="Earlier events").click()
+    page.wait_for_selector(".timeline >> nth=1")
+    tab.settle()
+    assert page.locator(".timeline li").count() == 600
+    assert page.get_by_role("button", name="Earlier events").count() == 0
     assert tab.complaints == []
 
 

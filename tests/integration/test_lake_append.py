@@ -27,8 +27,8 @@ def ids(lake: Lake) -> list[bytes]:
 def test_the_same_range_twice_is_stored_once(lake: Lake) -> None:
     events = batch(row(i) for i in range(5))
     for _ in range(3):
-        lake.append(events, group=GROUP, from_offset=0, to_offset=4)
-    lake.append(events, group=GROUP, from_offset=0, to_offset=2)
+        lake.append(events, group=GROUP, ranges={0: (0, 4)})
+    lake.append(events, group=GROUP, ranges={0: (0, 2)})
     assert len(ids(lake)) == 5
     assert lake.committed_offset() == 4
     assert len(lake.load().metadata.snapshots) == 1
@@ -36,36 +36,39 @@ def test_the_same_range_twice_is_stored_once(lake: Lake) -> None:
 
 @pytest.mark.parametrize(("first", "following"), [(5, 6), (2, 6)])
 def test_a_gap_and_an_overlap_are_refused(lake: Lake, first: int, following: int) -> None:
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=4)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 4)})
     before = data_files(lake)
     with pytest.raises(StateError, match="next offset is 4"):
-        lake.append(batch([row(2)]), group=GROUP, from_offset=first, to_offset=following)
+        lake.append(batch([row(2)]), group=GROUP, ranges={0: (first, following)})
     assert data_files(lake) == before
     assert len(ids(lake)) == 1
 
 
 def test_another_group_is_refused(lake: Lake) -> None:
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     with pytest.raises(StateError, match="group"):
-        lake.append(batch([row(2)]), group="another", from_offset=1, to_offset=2)
+        lake.append(batch([row(2)]), group="another", ranges={0: (1, 2)})
 
 
 def test_a_batch_without_rows_moves_the_offset(lake: Lake) -> None:
-    lake.append(batch([]), group=GROUP, from_offset=0, to_offset=3)
+    lake.append(batch([]), group=GROUP, ranges={0: (0, 3)})
     assert lake.committed_offset() == 3
-    lake.append(batch([row(1)]), group=GROUP, from_offset=3, to_offset=4)
-    lake.append(batch([]), group=GROUP, from_offset=4, to_offset=9)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (3, 4)})
+    lake.append(batch([]), group=GROUP, ranges={0: (4, 9)})
     assert lake.committed_offset() == 9
     assert len(ids(lake)) == 1
 
 
 def test_partitions_have_offsets_of_their_own(lake: Lake) -> None:
-    other = LakeWriter(lake, topic="enriched", partition=1)
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=7)
-    other.append(batch([row(2)]), group=GROUP, from_offset=0, to_offset=2)
-    lake.append(batch([row(3)]), group=GROUP, from_offset=7, to_offset=8)
-    assert (lake.committed_offset(), other.committed_offset()) == (8, 2)
-    assert len(ids(lake)) == 3
+    other = LakeWriter(lake, topic="enriched")
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 7)})
+    other.append(batch([row(2)]), group=GROUP, ranges={1: (0, 2)})
+    lake.append(batch([row(3), row(4)]), group=GROUP, ranges={0: (7, 8), 1: (2, 5)})
+    lake.append(batch([row(3), row(4)]), group=GROUP, ranges={0: (7, 8), 1: (2, 5)})
+    assert (lake.committed_offset(), other.committed_offset(1)) == (8, 5)
+    with pytest.raises(StateError, match="overlaps"):
+        lake.append(batch([row(5)]), group=GROUP, ranges={0: (8, 9), 1: (3, 6)})
+    assert len(ids(lake)) == 4
 
 
 def test_a_zombie_adds_nothing(lake: Lake) -> None:
@@ -74,11 +77,11 @@ def test_a_zombie_adds_nothing(lake: Lake) -> None:
 
     def overtake(point: str) -> None:
         if point == "before commit" and successor.committed_offset() == 0:
-            successor.append(batch([row(1), row(2)]), group=GROUP, from_offset=0, to_offset=2)
-            successor.append(batch([row(3)]), group=GROUP, from_offset=2, to_offset=3)
+            successor.append(batch([row(1), row(2)]), group=GROUP, ranges={0: (0, 2)})
+            successor.append(batch([row(3)]), group=GROUP, ranges={0: (2, 3)})
 
     zombie = Lake(lake.folder, checkpoint=overtake)
-    zombie.append(batch([row(1), row(2)]), group=GROUP, from_offset=0, to_offset=2)
+    zombie.append(batch([row(1), row(2)]), group=GROUP, ranges={0: (0, 2)})
     assert len(ids(lake)) == 3
     assert lake.committed_offset() == 3
     assert data_files(lake) == {Path(file.path) for file in lake.live_files()}
@@ -87,11 +90,11 @@ def test_a_zombie_adds_nothing(lake: Lake) -> None:
 def test_a_zombie_of_another_cut_is_refused(lake: Lake) -> None:
     def overtake(point: str) -> None:
         if point == "before commit" and lake.committed_offset() == 0:
-            lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+            lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
 
     zombie = Lake(lake.folder, checkpoint=overtake)
     with pytest.raises(StateError, match="overlaps"):
-        zombie.append(batch([row(1), row(2)]), group=GROUP, from_offset=0, to_offset=2)
+        zombie.append(batch([row(1), row(2)]), group=GROUP, ranges={0: (0, 2)})
     assert len(ids(lake)) == 1
     assert data_files(lake) == {Path(file.path) for file in lake.live_files()}
 
@@ -106,7 +109,7 @@ def test_racing_writers_store_every_range_once(lake: Lake) -> None:
             barrier.wait()
             try:
                 rows = batch(row(number * 10 + i, event=f"event {i % 3}") for i in range(10))
-                mine.append(rows, group=GROUP, from_offset=number, to_offset=number + 1)
+                mine.append(rows, group=GROUP, ranges={0: (number, number + 1)})
             except Exception as error:
                 errors.append(error)
 
@@ -126,11 +129,11 @@ def test_writers_of_different_partitions_do_not_lose_to_one_another(lake: Lake) 
     errors: list[Exception] = []
 
     def run(partition: int) -> None:
-        writer = LakeWriter(Lake(lake.folder), topic="enriched", partition=partition)
+        writer = LakeWriter(Lake(lake.folder), topic="enriched")
         try:
             for number in range(6):
                 rows = batch([row(partition * 100 + number)])
-                writer.append(rows, group=GROUP, from_offset=number, to_offset=number + 1)
+                writer.append(rows, group=GROUP, ranges={partition: (number, number + 1)})
         except Exception as error:
             errors.append(error)
 
@@ -144,18 +147,18 @@ def test_writers_of_different_partitions_do_not_lose_to_one_another(lake: Lake) 
 
 
 def test_a_write_that_fails_leaves_nothing(lake: Lake) -> None:
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     before = data_files(lake)
     date = next(iter(before)).parent
     blocked = date.with_name("2026-05-29")
     blocked.write_text("in the way")
     rows = [row(2), row(3, timestamp=START_MS + 2 * 86_400_000)]
     with pytest.raises(StoreError, match="cannot write"):
-        lake.append(batch(rows), group=GROUP, from_offset=1, to_offset=2)
+        lake.append(batch(rows), group=GROUP, ranges={0: (1, 2)})
     assert data_files(lake) == before
     assert lake.committed_offset() == 1
     blocked.unlink()
-    lake.append(batch(rows), group=GROUP, from_offset=1, to_offset=2)
+    lake.append(batch(rows), group=GROUP, ranges={0: (1, 2)})
     assert len(ids(lake)) == 3
 
 
@@ -166,7 +169,7 @@ def test_files_that_were_removed_are_not_committed(lake: Lake) -> None:
 
     careless = Lake(lake.folder, checkpoint=clean_up)
     with pytest.raises(StoreError, match="removed before its commit"):
-        careless.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+        careless.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     assert lake.committed_offset() == 0
 
 
@@ -179,7 +182,7 @@ def test_a_commit_of_unknown_outcome_is_looked_up(lake: Lake, monkeypatch: pytes
         raise OSError("the connection broke")
 
     monkeypatch.setattr(lake._catalog, "commit_table", commit)
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     assert len(ids(lake)) == 1
     assert lake.committed_offset() == 1
 
@@ -191,15 +194,15 @@ def test_a_commit_that_did_not_land_leaves_no_files(lake: Lake, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(lake._catalog, "commit_table", commit)
         with pytest.raises(StoreError, match="the disk is full"):
-            lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+            lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     assert data_files(lake) == set()
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     assert len(ids(lake)) == 1
 
 
 def test_a_snapshot_without_offsets_stops_everything(lake: Lake) -> None:
     """Negative control: someone commits without carrying the offsets."""
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     table = lake.load()
     with table.transaction() as transaction, transaction.update_snapshot().fast_append():
         pass
@@ -207,4 +210,4 @@ def test_a_snapshot_without_offsets_stops_everything(lake: Lake) -> None:
     with pytest.raises(StateError, match="carries no offsets"):
         lake.committed_offset()
     with pytest.raises(StateError, match="carries no offsets"):
-        lake.append(batch([row(2)]), group=GROUP, from_offset=1, to_offset=2)
+        lake.append(batch([row(2)]), group=GROUP, ranges={0: (1, 2)})

@@ -30,14 +30,14 @@ def test_a_catalog_on_another_server_keeps_every_promise(server: Postgres | Rest
 
     def overtake(point: str) -> None:
         if point == "before commit":
-            other.append(batch([row(0)]), group=GROUP, from_offset=0, to_offset=1)
+            other.append(batch([row(0)]), group=GROUP, ranges={0: (0, 1)})
 
     zombie = Lake(tmp_path / "lake", settings=settings, checkpoint=overtake)
-    zombie.append(batch([row(0)]), group=GROUP, from_offset=0, to_offset=1)
+    zombie.append(batch([row(0)]), group=GROUP, ranges={0: (0, 1)})
     for number in range(1, 3):
         rows = batch([row(number), row(number, received_at=1 << 41)])
-        lake.append(rows, group=GROUP, from_offset=number, to_offset=number + 1)
-    other.append(batch([row(9)]), group=GROUP, from_offset=2, to_offset=3)
+        lake.append(rows, group=GROUP, ranges={0: (number, number + 1)})
+    other.append(batch([row(9)]), group=GROUP, ranges={0: (2, 3)})
     assert (other.committed_offset(), compact(other, gap_ms=GAP_MS, now_ms=0).duplicates) == (3, 2)
     assert lake.load().scan().to_arrow().num_rows == 3
     assert maintain(lake, now_ms=0, snapshots_kept=1, grace_ms=0).files_removed > 5
@@ -46,13 +46,13 @@ def test_a_catalog_on_another_server_keeps_every_promise(server: Postgres | Rest
 
     server.kill()
     with pytest.raises(StoreUnavailable) as raised:
-        lake.append(batch([row(4)]), group=GROUP, from_offset=3, to_offset=4)
+        lake.append(batch([row(4)]), group=GROUP, ranges={0: (3, 4)})
     assert SECRET not in str(raised.value)
     with pytest.raises(StoreError, match=r"//127.0.0.1:\d+\S* cannot be opened") as raised:
         Lake(tmp_path / "lake", settings=settings)
     assert SECRET not in str(raised.value)
     server.start()
-    lake.append(batch([row(4)]), group=GROUP, from_offset=3, to_offset=4)
+    lake.append(batch([row(4)]), group=GROUP, ranges={0: (3, 4)})
     assert Lake(tmp_path / "lake", settings=settings).load().scan().to_arrow().num_rows == 4
     assert SECRET not in repr(settings)
 

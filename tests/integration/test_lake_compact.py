@@ -46,7 +46,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def append(lake: Lake, rows: list[dict[str, Any]]) -> None:
     offset = lake.committed_offset()
-    lake.append(batch(rows), group=GROUP, from_offset=offset, to_offset=offset + 1)
+    lake.append(batch(rows), group=GROUP, ranges={0: (offset, offset + 1)})
 
 
 def run(lake: Lake, **options: Any) -> CompactReport:
@@ -347,7 +347,7 @@ def test_a_compaction_that_dropped_the_offsets_would_be_caught(lake: Lake, monke
     with pytest.raises(StateError, match="carries no offsets"):
         lake.committed_offset()
     with pytest.raises(StateError, match="carries no offsets"):
-        lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+        lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     with pytest.raises(StateError, match="carries no offsets"):
         run(lake)
 

@@ -28,7 +28,7 @@ def lake(tmp_path: Path) -> Lake:
 def fill(lake: Lake, appends: int) -> None:
     for number in range(lake.committed_offset(), lake.committed_offset() + appends):
         rows = batch(row(number * 3 + i, event=f"event {i}") for i in range(3))
-        lake.append(rows, group=GROUP, from_offset=number, to_offset=number + 1)
+        lake.append(rows, group=GROUP, ranges={0: (number, number + 1)})
 
 
 def files(lake: Lake) -> set[Path]:
@@ -107,7 +107,7 @@ def test_files_of_an_append_in_flight_stay(lake: Lake) -> None:
 
     writing = Lake(lake.folder, checkpoint=clean_up)
     rows = batch(row(i, event=f"event {i}") for i in range(3))
-    writing.append(rows, group=GROUP, from_offset=0, to_offset=1)
+    writing.append(rows, group=GROUP, ranges={0: (0, 1)})
     assert len(removed) == 1
     assert len(rows_of(lake)) == 3
 

@@ -47,7 +47,7 @@ def fill(lake: Lake, appends: int) -> None:
         rows = [row(number * 3 + i, event=f"event {i}", device_id=f"d{number % 2}") for i in range(3)]
         rows.append(row(number * 3, event="event 0", device_id=f"d{number % 2}", received_at=START_MS + DAY_MS))
         rows.append(row(10_000 + number, timestamp=START_MS - 2 * DAY_MS + number * GAP_MS, device_id="late"))
-        lake.append(batch(rows), group=GROUP, from_offset=number, to_offset=number + 1)
+        lake.append(batch(rows), group=GROUP, ranges={0: (number, number + 1)})
 
 
 def stored(lake: Lake) -> list[dict]:
@@ -63,7 +63,7 @@ def test_appends_compaction_and_clean_up_keep_every_row_once_and_leave_no_orphan
     lake: Lake, settings: LakeConfig, s3: S3
 ) -> None:
     fill(lake, 4)
-    lake.append(batch([row(0)]), group=GROUP, from_offset=2, to_offset=3)  # stored already
+    lake.append(batch([row(0)]), group=GROUP, ranges={0: (2, 3)})  # stored already
     assert lake.committed_offset() == 4
     assert len(stored(lake)) == 20
     report = compact(lake, gap_ms=GAP_MS, now_ms=0)
@@ -95,10 +95,10 @@ def test_two_writers_of_one_range_store_it_once(lake: Lake, settings: LakeConfig
 
     def overtake(point: str) -> None:
         if point == "before commit":
-            other.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+            other.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
 
     zombie = Lake(lake.folder, settings=settings, checkpoint=overtake)
-    zombie.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+    zombie.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     assert len(stored(lake)) == 1
 
 
@@ -136,11 +136,11 @@ def test_an_append_to_an_absent_server_says_that_waiting_helps(lake: Lake, s3: S
     fill(lake, 1)
     s3.kill()
     with pytest.raises(StoreUnavailable, match=r"check lake\.endpoint"):
-        lake.append(batch([row(99)]), group=GROUP, from_offset=1, to_offset=2)
+        lake.append(batch([row(99)]), group=GROUP, ranges={0: (1, 2)})
     with pytest.raises(StoreUnavailable):
         compact(lake, gap_ms=GAP_MS, now_ms=0)
     s3.start()
-    lake.append(batch([row(99)]), group=GROUP, from_offset=1, to_offset=2)
+    lake.append(batch([row(99)]), group=GROUP, ranges={0: (1, 2)})
     assert len(stored(lake)) == 6
 
 

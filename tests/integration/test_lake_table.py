@@ -73,7 +73,7 @@ def test_every_column_comes_back_by_every_reader(folder: Path) -> None:
     given = [full_row(0), full_row(1), row(2)]
     events = batch(given)
     lake = Lake(folder)
-    lake.append(events, group=GROUP, from_offset=0, to_offset=3)
+    lake.append(events, group=GROUP, ranges={0: (0, 3)})
     expected = events.to_pylist()
     names = ", ".join(f'"{name}"' for name in EVENT.names)
     by_chdb = chdb_query(f"SELECT {names} FROM {lake.source_sql()} ORDER BY timestamp, event_id")
@@ -91,7 +91,7 @@ def test_every_column_comes_back_by_every_reader(folder: Path) -> None:
 def test_rows_lie_by_date_and_name_and_time(folder: Path) -> None:
     lake = Lake(folder)
     given = [row(i, event=f"event {i % 2}", timestamp=START_MS + (i * 7 % 5) * (DAY_MS // 2)) for i in range(20)]
-    lake.append(batch(given), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch(given), group=GROUP, ranges={0: (0, 1)})
     for file in lake.live_files():
         rows = [entry for entry in given if (entry["timestamp"] // DAY_MS, entry["event"]) == (file.date, file.group)]
         assert file.rows == len(rows)
@@ -107,7 +107,7 @@ def test_rows_lie_by_date_and_name_and_time(folder: Path) -> None:
 
 def test_hostile_names_are_kept_and_stay_out_of_paths(folder: Path) -> None:
     lake = Lake(folder)
-    lake.append(batch(row(i, event=name) for i, name in enumerate(HOSTILE)), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch(row(i, event=name) for i, name in enumerate(HOSTILE)), group=GROUP, ranges={0: (0, 1)})
     assert sorted(entry["event"] for entry in rows_of(lake)) == sorted(HOSTILE)
     assert {path.parent.parent for path in data_files(lake)} == {lake.events / "data"}
     found = chdb_query(f"SELECT event, event_group FROM {lake.source_sql()}")
@@ -124,13 +124,13 @@ def _text(value: object) -> str:
 
 def test_too_many_names_share_a_partition_and_keep_their_names(folder: Path) -> None:
     lake = Lake(folder, partitions_max=3)
-    lake.append(batch(row(i, event=f"event {i}") for i in range(5)), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch(row(i, event=f"event {i}") for i in range(5)), group=GROUP, ranges={0: (0, 1)})
     groups = {file.group for file in lake.live_files()}
     assert len(groups) == 4
     assert "__other__" in groups
     # The bound outlives the process.
     again = Lake(folder, partitions_max=3)
-    again.append(batch(row(10 + i, event=f"more {i}") for i in range(5)), group=GROUP, from_offset=1, to_offset=2)
+    again.append(batch(row(10 + i, event=f"more {i}") for i in range(5)), group=GROUP, ranges={0: (1, 2)})
     assert {file.group for file in again.live_files()} == groups
     assert {entry["event"] for entry in rows_of(again)} == {f"event {i}" for i in range(5)} | {
         f"more {i}" for i in range(5)
@@ -150,14 +150,14 @@ def test_an_empty_lake(folder: Path) -> None:
 
 def test_the_folder_may_be_moved_and_bear_any_name(folder: Path, tmp_path: Path) -> None:
     lake = Lake(folder)
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     lake.close()
     place = tmp_path / "it's a #new% place?"
     shutil.move(folder, place)
     moved = Lake(place)
-    moved.append(batch([row(2)]), group=GROUP, from_offset=1, to_offset=2)
+    moved.append(batch([row(2)]), group=GROUP, ranges={0: (1, 2)})
     compact(moved, gap_ms=1000, now_ms=0)
-    moved.append(batch([row(3)]), group=GROUP, from_offset=2, to_offset=3)
+    moved.append(batch([row(3)]), group=GROUP, ranges={0: (2, 3)})
     assert not folder.exists()
     assert chdb_query(f"SELECT count() AS n FROM {moved.source_sql()}") == [{"n": 3}]
     assert sum(hour.rows for hour in moved.counts_by_hour()) == 3
@@ -166,8 +166,8 @@ def test_the_folder_may_be_moved_and_bear_any_name(folder: Path, tmp_path: Path)
 
 def test_the_watermark_is_the_newest_receipt(folder: Path) -> None:
     lake = Lake(folder)
-    lake.append(batch([row(1, received_at=5_000), row(2, received_at=9_000)]), group=GROUP, from_offset=0, to_offset=1)
-    lake.append(batch([row(3, received_at=7_000)]), group=GROUP, from_offset=1, to_offset=2)
+    lake.append(batch([row(1, received_at=5_000), row(2, received_at=9_000)]), group=GROUP, ranges={0: (0, 1)})
+    lake.append(batch([row(3, received_at=7_000)]), group=GROUP, ranges={0: (1, 2)})
     assert lake.watermark() == 9_000
     compact(lake, gap_ms=1, now_ms=0)
     assert lake.watermark() == 9_000
@@ -175,14 +175,14 @@ def test_the_watermark_is_the_newest_receipt(folder: Path) -> None:
 
 def test_a_reader_sees_whole_commits_while_they_happen(folder: Path) -> None:
     lake = Lake(folder)
-    lake.append(batch(row(i) for i in range(10)), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch(row(i) for i in range(10)), group=GROUP, ranges={0: (0, 1)})
     done = threading.Event()
 
     def append() -> None:
         try:
             for number in range(1, 15):
                 rows = (row(number * 10 + i, event=f"event {i % 3}") for i in range(10))
-                lake.append(batch(rows), group=GROUP, from_offset=number, to_offset=number + 1)
+                lake.append(batch(rows), group=GROUP, ranges={0: (number, number + 1)})
                 if number % 5 == 0:
                     compact(lake, gap_ms=1000, now_ms=0)
         finally:
@@ -206,18 +206,18 @@ def test_a_reader_sees_whole_commits_while_they_happen(folder: Path) -> None:
 
 def test_a_pinned_source_does_not_change(folder: Path) -> None:
     lake = Lake(folder)
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     pinned = lake.source_sql()
-    lake.append(batch([row(2)]), group=GROUP, from_offset=1, to_offset=2)
+    lake.append(batch([row(2)]), group=GROUP, ranges={0: (1, 2)})
     assert chdb_query(f"SELECT count() AS n FROM {pinned}") == [{"n": 1}]
     assert chdb_query(f"SELECT count() AS n FROM {lake.source_sql()}") == [{"n": 2}]
 
 
 def test_metadata_of_a_commit_that_failed_is_not_read(folder: Path) -> None:
     lake = Lake(folder)
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     newest = Path(lake.local(lake.load().metadata_location))
-    lake.append(batch([row(2)]), group=GROUP, from_offset=1, to_offset=2)
+    lake.append(batch([row(2)]), group=GROUP, ranges={0: (1, 2)})
     shutil.copy(newest, newest.with_name("00099-00000000-0000-0000-0000-000000000000.metadata.json"))
     assert chdb_query(f"SELECT count() AS n FROM {lake.source_sql()}") == [{"n": 2}]
 
@@ -226,8 +226,8 @@ def test_counts_by_hour_are_counted_in_the_files(folder: Path) -> None:
     lake = Lake(folder)
     rows = [row(i, received_at=START_MS + i % 3 * HOUR_MS, timestamp=START_MS + i) for i in range(30)]
     twice = [row(i, received_at=START_MS + i % 3 * HOUR_MS, timestamp=START_MS + i) for i in range(4)]
-    lake.append(batch(rows), group=GROUP, from_offset=0, to_offset=1)
-    lake.append(batch(twice), group=GROUP, from_offset=1, to_offset=2)
+    lake.append(batch(rows), group=GROUP, ranges={0: (0, 1)})
+    lake.append(batch(twice), group=GROUP, ranges={0: (1, 2)})
     expected = [(START_MS, 12, 10, 0), (START_MS + HOUR_MS, 11, 10, 0), (START_MS + 2 * HOUR_MS, 11, 10, 0)]
     assert [tuple(hour) for hour in lake.counts_by_hour()] == expected
     from eventmill.lake.scan import counts_by_hour
@@ -241,7 +241,7 @@ def test_counts_by_hour_are_counted_in_the_files(folder: Path) -> None:
 
 def test_an_event_is_found(folder: Path) -> None:
     lake = Lake(folder)
-    lake.append(batch([row(1), row(2, flags=int(Flag.LATE))]), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch([row(1), row(2, flags=int(Flag.LATE))]), group=GROUP, ranges={0: (0, 1)})
     found = lake.find(event_id(2))
     snapshot = lake.load().current_snapshot()
     at = START_MS + 12 * HOUR_MS
@@ -278,7 +278,7 @@ def test_another_versions_columns_are_refused(folder: Path) -> None:
 
 def test_a_broken_file_is_named(folder: Path) -> None:
     lake = Lake(folder)
-    lake.append(batch([row(1)]), group=GROUP, from_offset=0, to_offset=1)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     (path,) = data_files(lake)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(StoreError, match=path.name):

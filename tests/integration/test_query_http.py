@@ -92,7 +92,13 @@ def test_arrow(store: RealtimeStore) -> None:
         ("/v1/query/sql", "POST", b"{}", 400, "must be the text of a SELECT"),
         ("/v1/query/sql", "POST", b'{"query": "DROP TABLE events"}', 400, "must be a SELECT"),
         ("/v1/query/sql", "GET", b"", 405, "takes POST"),
-        ("/v1/query/funnel", "POST", b"{}", 404, "there are /v1/query/trends and /v1/query/sql"),
+        (
+            "/v1/query/funnels",
+            "POST",
+            b"{}",
+            404,
+            "there are trends, funnel, retention, sessions, timeline, paths, sql",
+        ),
         ("/v1/query/", "POST", b"{}", 404, "there is no"),
         ("/v1/query/sql", "POST", b" " * (BODY_BYTES_MAX + 1), 413, "over 262144 bytes"),
     ],
@@ -161,4 +167,39 @@ def test_too_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert {orjson.loads(found.body)["error"] for found in others} == {"the store cannot answer now: the disk is full"}
     # The places are free again.
     assert asyncio.run(service.handle(request)).body == others[0].body
+    service.close()
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "trends": {},
+    "funnel": {"steps": [{"event": "tap"}, {"event": "purchase"}]},
+    "retention": {},
+    "sessions": {},
+    "timeline": {"user": "user-5"},
+    "paths": {"start": "tap"},
+    "sql": {"query": "SELECT count() FROM events WHERE user_id = {u:String}", "parameters": {"u": "user-5"}},
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_explaining(store: RealtimeStore, kind: str) -> None:
+    service = service_of(store)
+    span = {} if kind == "sql" else {"from": iso(START_MS), "to": iso(START_MS + 3 * DAY_MS)}
+    body = orjson.dumps(BODIES[kind] | span)
+    request = Request("POST", f"/v1/query/{kind}", {"explain": "1"}, {}, body)
+    found = asyncio.run(service.handle(request))
+    assert found.status == 200, found.body
+    explained = orjson.loads(found.body)
+    assert set(explained) == {"stores", "boundary", "tables", "sql", "parameters"}
+    assert explained["stores"] == ["realtime"]
+    (table,) = explained["tables"]
+    assert table["table"] == ("eventmill.events_1m" if kind == "trends" else "eventmill.events")
+    assert 0 < table["rows"] <= 2_000
+    assert table["bytes"] > table["rows"]
+    answer = service.answer(kind, orjson.loads(body))
+    assert answer.meta["estimated_rows"] == table["rows"]
+    # What is explained is what runs.
+    assert store.query_readonly(explained["sql"], explained["parameters"], {"max_execution_time": 5}).num_columns > 0
+    mistaken = asyncio.run(service.handle(Request("POST", f"/v1/query/{kind}", {"explain": "1"}, {}, b"[]")))
+    assert mistaken.status == 400
     service.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def service(folder: Path) -> Iterator[QueryService]:
         (folder / "secret.csv").write_text("secret\n")
         store, lake = RealtimeStore(folder / "realtime"), Lake(folder / "lake")
         store.insert(BATCH, "token")
-        lake.append(BATCH.select(EVENT.names), group="lake", from_offset=0, to_offset=1)
+        lake.append(BATCH.select(EVENT.names), group="lake", ranges={0: (0, 1)})
         config = QueryConfig(seconds_max=1, result_rows_max=5_000)
         service = QueryService(store, lake.source_sql, config, window_ms=DAY_MS)
         yield service
@@ -46,9 +47,9 @@ def service(folder: Path) -> Iterator[QueryService]:
 @pytest.mark.parametrize("query", WORKS)
 def test_what_works(service: QueryService, query: str) -> None:
     """It gives what the text itself gives when it goes to the database unchecked; rows without an order in any."""
-    answer = service.answer_sql({"query": query})
-    kinds = service._store.query_readonly(f"DESCRIBE ({query}\n)", None, service._limits)
-    truth = service._store.query_readonly(query, None, service._limits)
+    answer = service.answer("sql", {"query": query})
+    kinds = service._store.query_readonly(f"DESCRIBE ({query}\n)", None, service._asker.limits)
+    truth = service._store.query_readonly(query, None, service._asker.limits)
     described = dict(zip(kinds.column("name").to_pylist(), kinds.column("type").to_pylist(), strict=True))
     given, expected = answer.as_dict()["rows"], Answer(typed(truth, described), {}).as_dict()["rows"]
     if "ORDER BY" not in query:
@@ -57,7 +58,7 @@ def test_what_works(service: QueryService, query: str) -> None:
 
 
 def test_answers(service: QueryService) -> None:
-    ask = service.sql
+    ask = partial(service.ask, "sql")
     assert ask({"query": "SELECT count() FROM events"})["rows"] == [[COUNT]]
     assert ask({"query": "SELECT count() FROM lake.events"})["rows"] == [[COUNT]]
     both = ask({"query": "SELECT count() FROM events JOIN lake.events AS l USING (event_id)"})
@@ -71,7 +72,7 @@ def test_answers(service: QueryService) -> None:
 @pytest.mark.parametrize("query", REFUSED)
 def test_what_is_refused(service: QueryService, folder: Path, query: str) -> None:
     with pytest.raises(QueryError) as error:
-        service.sql({"query": query})
+        service.ask("sql", {"query": query})
     said = str(error.value)
     assert "secret\n" not in said
     assert str(folder) not in said
@@ -83,7 +84,7 @@ def test_what_is_refused(service: QueryService, folder: Path, query: str) -> Non
 def test_nothing_was_changed(service: QueryService) -> None:
     """After all that: the tables are as they were."""
     for table, count in (("events", COUNT), ("lake.events", COUNT)):
-        assert service.sql({"query": f"SELECT count() FROM {table}"})["rows"] == [[count]]
+        assert service.ask("sql", {"query": f"SELECT count() FROM {table}"})["rows"] == [[count]]
 
 
 @pytest.mark.parametrize(
@@ -101,8 +102,8 @@ def test_nothing_was_changed(service: QueryService) -> None:
 def test_the_last_wall_alone(service: QueryService, query: str) -> None:
     """What would happen if the checks before had let it through."""
     with pytest.raises(StoreError):
-        service._store.query_readonly(query, {}, service._limits)
-    assert service.sql({"query": "SELECT count() FROM events"})["rows"] == [[COUNT]]
+        service._store.query_readonly(query, {}, service._asker.limits)
+    assert service.ask("sql", {"query": "SELECT count() FROM events"})["rows"] == [[COUNT]]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_the_last_wall_alone(service: QueryService, query: str) -> None:
 )
 def test_mistakes_are_named(service: QueryService, body: Any, says: str) -> None:
     with pytest.raises(QueryError, match=says):
-        service.sql(body)
+        service.ask("sql", body)
 
 
 @pytest.mark.parametrize(
@@ -132,13 +133,13 @@ def test_mistakes_are_named(service: QueryService, body: Any, says: str) -> None
 def test_parameters_are_values(service: QueryService, value: str) -> None:
     expected = BATCH.column("event").to_pylist().count(value)
     query = "SELECT {value:String}, count(), 5 % 3 FROM events WHERE event = {value:String} AND event LIKE '%'"
-    assert service.sql({"query": query, "parameters": {"value": value}})["rows"] == [[value, expected, 2]]
+    assert service.ask("sql", {"query": query, "parameters": {"value": value}})["rows"] == [[value, expected, 2]]
 
 
 def test_other_parameters(service: QueryService) -> None:
     query = "SELECT {i:Int64}, {f:Float64}, {b:Bool}, {l:Array(String)}, {n:Nullable(String)}"
     given = {"i": -(2**63), "f": 0.5, "b": True, "l": ["a'", "b"], "n": None}
-    assert service.sql({"query": query, "parameters": given})["rows"] == [list(given.values())]
+    assert service.ask("sql", {"query": query, "parameters": given})["rows"] == [list(given.values())]
 
 
 def test_how_values_are_written(service: QueryService) -> None:
@@ -166,7 +167,7 @@ def test_how_values_are_written(service: QueryService) -> None:
         "some": "toNullable(toDateTime(5, 'UTC'))",
     }
     query = f"SELECT {', '.join(f'{sql} AS {name}' for name, sql in columns.items())} FROM events"
-    answer = service.sql({"query": query})
+    answer = service.ask("sql", {"query": query})
     found = dict(zip(answer["columns"], answer["rows"][0], strict=True))
     assert found == {
         "event_id": format_event_id(min(BATCH.column("event_id").to_pylist())),
@@ -195,15 +196,16 @@ def test_how_values_are_written(service: QueryService) -> None:
 
 def test_limits(service: QueryService) -> None:
     with pytest.raises(QueryError, match="over 5000 rows"):
-        service.sql({"query": "SELECT event FROM events UNION ALL SELECT event FROM events"})
+        service.ask("sql", {"query": "SELECT event FROM events UNION ALL SELECT event FROM events"})
     with pytest.raises(StoreError) as error:
-        service.sql(
-            {"query": "SELECT sum(cityHash64(a.event_id, b.event_id, c.event)) FROM events a, events b, events c"}
+        service.ask(
+            "sql",
+            {"query": "SELECT sum(cityHash64(a.event_id, b.event_id, c.event)) FROM events a, events b, events c"},
         )
     assert error.value.code == 159
     small = QueryService(service._store, lambda: None, QueryConfig(memory_bytes_max=20_000_000), window_ms=DAY_MS)
     with pytest.raises(QueryError, match="too much memory"):
-        small.sql({"query": "SELECT length(groupArray((a.event_id, b.properties))) FROM events a, events b"})
+        small.ask("sql", {"query": "SELECT length(groupArray((a.event_id, b.properties))) FROM events a, events b"})
     with pytest.raises(QueryError, match=r"no lake\.events yet"):
-        small.sql({"query": "SELECT count() FROM lake.events"})
+        small.ask("sql", {"query": "SELECT count() FROM lake.events"})
     small.close()

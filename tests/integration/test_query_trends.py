@@ -58,7 +58,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Que
         store, lake = RealtimeStore(folder / "realtime"), Lake(folder / "lake")
         for at in range(0, COUNT, 20_000):
             store.insert(batch.slice(at, 20_000), str(at))
-        lake.append(batch.select(EVENT.names), group="lake", from_offset=0, to_offset=1)
+        lake.append(batch.select(EVENT.names), group="lake", ranges={0: (0, 1)})
         config = QueryConfig()
         made = {
             "realtime": QueryService(store, lambda: None, config, window_ms=DAY_MS, clock=lambda: NOW),
@@ -195,26 +195,26 @@ def test_the_edges_of_the_range(services: dict[str, QueryService], rows: list[di
         body = {"from": iso_ms(first), "to": iso_ms(last), "interval": "day", "measure": "events"}
         inside = sum(first <= at < last for at in times)
         for service in services.values():
-            assert sum(row[1] for row in service.trends(body)["rows"]) == inside
+            assert sum(row[1] for row in service.ask("trends", body)["rows"]) == inside
 
 
 def test_the_roll_up_answers_what_it_can(services: dict[str, QueryService]) -> None:
     body = {"from": iso(START_MS), "to": iso(START_MS + DAYS * DAY_MS), "interval": "day"}
     service = services["realtime"]
-    raw = service.trends(body | {"breakdown": "country"})["meta"]["estimated_rows"]
+    raw = service.ask("trends", body | {"breakdown": "country"})["meta"]["estimated_rows"]
     assert raw == COUNT
-    rolled = service.trends(body | {"breakdown": "event", "measure": "users"})["meta"]["estimated_rows"]
+    rolled = service.ask("trends", body | {"breakdown": "event", "measure": "users"})["meta"]["estimated_rows"]
     assert 0 < rolled < COUNT
 
 
 def test_meta(services: dict[str, QueryService]) -> None:
     body = {"from": iso(START_MS), "to": iso(START_MS + DAYS * DAY_MS), "interval": "day"}
-    meta = services["both"].trends(body)["meta"]
+    meta = services["both"].ask("trends", body)["meta"]
     assert meta["stores"] == ["realtime", "lake"]
     assert meta["boundary"] == iso(START_MS + DAY_MS)
     assert meta["cached"] is False
     assert meta["elapsed_ms"] > 0
-    assert services["realtime"].trends(body)["meta"]["boundary"] is None
+    assert services["realtime"].ask("trends", body)["meta"]["boundary"] is None
 
 
 def test_too_much_to_read_is_refused(services: dict[str, QueryService]) -> None:
@@ -224,11 +224,11 @@ def test_too_much_to_read_is_refused(services: dict[str, QueryService]) -> None:
     )
     body = {"from": iso(START_MS), "to": iso(START_MS + DAYS * DAY_MS), "interval": "day"}
     with pytest.raises(QueryError, match=r"would read about \d+,\d+ rows .* 1,000 are the most: narrow"):
-        small.trends(body | {"breakdown": "country"})
+        small.ask("trends", body | {"breakdown": "country"})
     with pytest.raises(QueryError, match="would read about"):
-        small.sql({"query": "SELECT * FROM events"})
-    assert small.sql({"query": "SELECT count() FROM events"})["rows"] == [[COUNT]]
-    assert len(small.sql({"query": "SELECT event FROM events LIMIT 3"})["rows"]) == 3
+        small.ask("sql", {"query": "SELECT * FROM events"})
+    assert small.ask("sql", {"query": "SELECT count() FROM events"})["rows"] == [[COUNT]]
+    assert len(small.ask("sql", {"query": "SELECT event FROM events LIMIT 3"})["rows"]) == 3
     small.close()
 
 
@@ -240,7 +240,7 @@ def test_random_bodies(services: dict[str, QueryService], rows: list[dict[str, A
         body = random_body(rng, rows)
         expected = trends(rows, body)
         for name, service in services.items():
-            answer = service.trends(body)
+            answer = service.ask("trends", body)
             assert_same(answer, expected, body)
             asked.add(f"{name}: {'+'.join(answer['meta']['stores'])}")
     assert asked >= {"realtime: realtime", "lake: lake", "both: realtime+lake", "both: lake", "both: realtime"}

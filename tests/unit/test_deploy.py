@@ -21,8 +21,11 @@ from testbed.packages import Unavailable, program
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"
-COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-OURS = {name: one for name, one in COMPOSE["services"].items() if str(one.get("image", "")).startswith("eventmill")}
+COMPOSE = {path.name: yaml.safe_load(path.read_text()) for path in sorted(DEPLOY.glob("compose*.yaml"))}
+
+
+def ours(compose):
+    return {name: one for name, one in compose["services"].items() if str(one.get("image", "")).startswith("eventmill")}
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +39,19 @@ def promtool():
     return lambda *arguments: subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
-def test_the_compose_file_fits_the_compose_specification():
+@pytest.mark.parametrize("file", COMPOSE)
+def test_a_compose_file_fits_the_compose_specification(file):
     done = subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"],
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", DEPLOY / file],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_our_services_run_commands_and_settings_that_exist():
-    assert OURS
-    for name, service in OURS.items():
+@pytest.mark.parametrize("file", COMPOSE)
+def test_our_services_run_commands_and_settings_that_exist(file):
+    assert ours(COMPOSE[file])
+    for name, service in ours(COMPOSE[file]).items():
         command = service["command"]
         assert command[0] in COMMANDS, name
         given = {key: str(value) for key, value in service.get("environment", {}).items()}
@@ -54,20 +59,29 @@ def test_our_services_run_commands_and_settings_that_exist():
         assert all(key.startswith(config.ENV_PREFIX) for key in given), name
 
 
-def test_volumes_and_dependencies_are_declared():
-    for name, service in COMPOSE["services"].items():
+@pytest.mark.parametrize("file", COMPOSE)
+def test_volumes_and_dependencies_are_declared(file):
+    compose = COMPOSE[file]
+    for name, service in compose["services"].items():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            assert source in COMPOSE["volumes"] or (DEPLOY / source).exists(), f"{name}: {source}"
-        for other in service.get("depends_on", {}):
-            assert "healthcheck" in COMPOSE["services"][other], f"{name} waits for {other}"
+            assert source in compose["volumes"] or (DEPLOY / source).exists(), f"{name}: {source}"
+        for other, until in service.get("depends_on", {}).items():
+            ends = until == {"condition": "service_completed_successfully"}
+            assert ends or "healthcheck" in compose["services"][other], f"{name} waits for {other}"
 
 
-def test_prometheus_takes_its_configuration(promtool):
-    done = promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml")
+@pytest.mark.parametrize(
+    ("file", "compose"), [("prometheus.yml", "compose.yaml"), ("prometheus.kafka.yml", "compose.kafka.yaml")]
+)
+def test_prometheus_takes_its_configuration(promtool, file, compose):
+    path = DEPLOY / "prometheus" / file
+    done = promtool("check", "config", path)
     assert done.returncode == 0, done.stdout + done.stderr
-    targets = re.findall(r"([a-z-]+):8080", (DEPLOY / "prometheus" / "prometheus.yml").read_text())
-    assert set(targets) <= set(OURS)
+    (scrape,) = yaml.safe_load(path.read_text())["scrape_configs"]
+    targets = [target.removesuffix(":8080") for one in scrape.get("static_configs", []) for target in one["targets"]]
+    targets += [name for one in scrape.get("dns_sd_configs", []) for name in one["names"]]
+    assert set(targets) <= set(ours(COMPOSE[compose]))
 
 
 def test_alerts_fire_when_they_should_and_only_then(promtool):

@@ -35,9 +35,9 @@ AT_TEN = {"eventmill.group": "lake", "eventmill.offset.enriched.0": "10", "added
 def test_a_range_is_stored_next_or_wrong(given: Any, first: int, following: int, expected: bool | type) -> None:
     if expected is StateError:
         with pytest.raises(StateError):
-            offsets.covers(given, "enriched", 0, first, following, "lake")
+            offsets.covers(given, "enriched", {0: (first, following)}, "lake")
     else:
-        assert offsets.covers(given, "enriched", 0, first, following, "lake") is expected
+        assert offsets.covers(given, "enriched", {0: (first, following)}, "lake") is expected
 
 
 def test_all_our_entries_are_carried_and_no_others() -> None:
@@ -53,5 +53,5 @@ def test_a_partition_without_an_entry_begins_at_zero() -> None:
 
 
 def test_advancing_keeps_the_other_partitions() -> None:
-    ours = offsets.advanced({"eventmill.offset.enriched.1": "3"}, "lake", "enriched", 0, 20)
+    ours = offsets.advanced({"eventmill.offset.enriched.1": "3"}, "lake", "enriched", {0: (10, 20)})
     assert ours == {"eventmill.offset.enriched.1": "3", "eventmill.offset.enriched.0": "20", "eventmill.group": "lake"}

@@ -48,13 +48,17 @@ def test_reading_stops_at_the_event_limit_but_never_at_nothing(log):
 
 
 def test_lag_in_seconds_is_the_age_of_the_oldest_frame_not_consumed(log, monkeypatch):
-    monkeypatch.setattr("eventmill.log.local.now_ms", lambda: 1_000_000)
+    def at(ms):
+        for module in ("local", "local_transaction"):
+            monkeypatch.setattr(f"eventmill.log.{module}.now_ms", lambda: ms)
+
+    at(1_000_000)
     assert log.lag_seconds("g", Topic.RAW, 0) == 0.0
     put(log, b"a")
-    monkeypatch.setattr("eventmill.log.local.now_ms", lambda: 1_090_000)
+    at(1_090_000)
     put(log, b"b")
     put(log, b"elsewhere", topic=Topic.SUSPECTS)
-    monkeypatch.setattr("eventmill.log.local.now_ms", lambda: 1_100_500)
+    at(1_100_500)
     assert log.lag_seconds("g", Topic.RAW, 0) == 100.5
     for offset, seconds in ((1, 10.5), (2, 0.0)):
         with log.transaction() as transaction:
@@ -86,7 +90,7 @@ def test_offsets_intents_and_counts_are_kept(tmp_path):
     first.close()
     second = LocalLog(tmp_path)
     assert second.committed("g", Topic.RAW, 0) == 7
-    assert second.intent("g", Topic.RAW, 0).token == "raw:0:3:7"
+    assert second.intent("g", Topic.RAW, 0) == Intent("g", Topic.RAW, 0, 3, 7)
     assert second.ledger() == [Count(Hop.RECEIVED, 3_600_000, 5)]
     second.close()
 
@@ -140,7 +144,7 @@ def test_a_waiter_wakes_for_a_writer_in_another_process(log, tmp_path):
     woke = threading.Event()
 
     def wait():
-        if log.wait(Topic.RAW, 0, 0, 60):
+        if log.wait(Topic.RAW, {0: 0}, 60):
             woke.set()
 
     thread = threading.Thread(target=wait)
@@ -160,7 +164,7 @@ def test_a_waiter_wakes_for_a_writer_in_another_process(log, tmp_path):
 def test_closing_wakes_waiters(tmp_path):
     log = LocalLog(tmp_path)
     results = []
-    thread = threading.Thread(target=lambda: results.append(log.wait(Topic.RAW, 0, 0, 60)))
+    thread = threading.Thread(target=lambda: results.append(log.wait(Topic.RAW, {0: 0}, 60)))
     thread.start()
     log.close()
     thread.join(60)

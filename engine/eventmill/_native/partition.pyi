@@ -26,3 +26,6 @@ def order(numbers: Any, starts: Any, rows: Any) -> None:
 
 def murmur2(key: bytes) -> int:
     """Murmur2 as Apache Kafka's Java client hashes keys: a signed 32-bit number."""
+
+def key_partitions(offsets: Any, data: Any, count: int, numbers: Any) -> None:
+    """``numbers`` (int32, one a row) gets each string's partition among ``count``, as Kafka's Java client chooses it."""

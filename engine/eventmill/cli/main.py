@@ -12,6 +12,9 @@ import click
 COMMANDS: Final = {
     "serve": ("eventmill.cli.serve", "serve"),
     "ingest": ("eventmill.cli.serve", "ingest"),
+    "process": ("eventmill.cli.roles", "process"),
+    "sink": ("eventmill.cli.roles", "sink"),
+    "topics": ("eventmill.cli.roles", "topics"),
     "generate": ("eventmill.cli.generate", "generate"),
     "demo": ("eventmill.cli.demo", "demo"),
     "audit": ("eventmill.cli.ledger", "audit"),
@@ -20,6 +23,7 @@ COMMANDS: Final = {
     "export": ("eventmill.cli.export", "export"),
     "lake": ("eventmill.cli.lake", "lake"),
     "replay": ("eventmill.cli.replay", "replay"),
+    "query": ("eventmill.cli.query", "query"),
     "schema": ("eventmill.cli.schema", "schema"),
     "bench": ("eventmill.cli.bench", "bench"),
 }

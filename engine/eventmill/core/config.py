@@ -54,13 +54,29 @@ class IngestConfig:
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """The embedded log."""
+    """The log: retention of its topics, and how much may wait in it."""
 
     prefix: str = "eventmill"
     retention: str = "72h"
     dead_retention: str = "30d"
     size_bytes_max: int = 50_000_000_000
     backlog_events_max: int = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConfig:
+    """Apache Kafka as the log, once ``bootstrap`` names brokers; ``properties`` are librdkafka's (``name=value``)."""
+
+    bootstrap: tuple[str, ...] = ()
+    partitions: int = 12
+    replication: int = 3
+    min_insync: int = 2
+    instance: str = ""
+    session_timeout: str = "10s"
+    transaction_timeout: str = "15s"
+    delivery_timeout: str = "15s"
+    mirror: str = ""
+    properties: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +98,7 @@ class ProcessConfig:
     batch_events_max: int = 65_536
     batch_interval: str = "50ms"
     snapshot_interval_events: int = 2_000_000
+    snapshots: str = ""
     session_gap: str = "30m"
     lateness: str = "72h"
     blocked_events: tuple[str, ...] = ()
@@ -142,6 +159,7 @@ class Config:
     http: HttpConfig = field(default_factory=HttpConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    kafka: KafkaConfig = field(default_factory=KafkaConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     schemas: SchemasConfig = field(default_factory=SchemasConfig)
@@ -176,13 +194,16 @@ _DURATIONS = {
     "commit_interval",
     "compact_interval",
     "dead_retention",
+    "delivery_timeout",
     "idle_timeout",
     "lateness",
     "refresh_interval",
     "request_deadline",
     "retention",
     "session_gap",
+    "session_timeout",
     "slice",
+    "transaction_timeout",
     "window",
 }
 

@@ -1,4 +1,4 @@
-"""The log's interface. ``log.local`` implements it on SQLite; a Kafka backend fits behind the same methods.
+"""The log's interface. ``log.local`` implements it on SQLite, ``log.kafka`` on Apache Kafka.
 
 A topic has partitions, a partition is a sequence of frames with ascending offsets. Appends are durable when the
 call returns. A transaction makes appended frames, consumer offsets and ledger counts visible together or not at all.
@@ -11,24 +11,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import pyarrow as pa
+
 from eventmill.core.schema import Hop, Topic
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """A message to append: many events as one Arrow IPC stream."""
-
-    topic: Topic
-    payload: bytes | memoryview
-    events: int
-    key: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    partition: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A message as read back. ``appended_at`` is in ms since the epoch."""
+    """A message as read back. ``appended_at`` is in ms since the epoch.
+
+    ``rejects`` (REJECT) are what could not be taken of a message that somebody else has written.
+    """
 
     topic: Topic
     partition: int
@@ -38,6 +31,7 @@ class StoredFrame:
     key: bytes | None
     headers: Mapping[str, str]
     payload: bytes
+    rejects: pa.RecordBatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +45,30 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """A message to append: many events as one Arrow IPC stream. ``counts`` enter the ledger together with it."""
+
+    topic: Topic
+    payload: bytes | memoryview
+    events: int
+    key: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    partition: int = 0
+    counts: tuple[Count, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
-    """A sink's declaration, written before it inserts: these offsets, from inclusive to exclusive, under ``token``."""
+    """A sink's declaration, written before it inserts: these offsets of one partition, from inclusive to exclusive.
+
+    What it inserts at once are all its open intents.
+    """
 
     group: str
     topic: Topic
     partition: int
     from_offset: int
     to_offset: int
-
-    @property
-    def token(self) -> str:
-        """Names the insert for the store's own duplicate check."""
-        return f"{self.topic}:{self.partition}:{self.from_offset}:{self.to_offset}"
 
 
 class Transaction(Protocol):
@@ -110,14 +115,17 @@ class Log(Protocol):
     def wait(
         self,
         topic: Topic,
-        partition: int,
-        from_offset: int,
+        positions: Mapping[int, int],
         timeout_s: float,
+        *,
+        events_max: int = 1,
+        linger_s: float = 0.0,
         enough: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Sleep until there is a frame at or after ``from_offset``; false on timeout or close.
+        """Sleep until a partition has a frame at or after its position; false on timeout or close.
 
-        Also ends when ``enough()`` holds, which is asked again at every commit and every ``wake``.
+        Then up to ``linger_s`` more, until there are ``events_max`` events in all or ``enough()`` holds: few large batches
+        cost less than many small ones. ``enough`` is asked again at every commit and every ``wake``.
         """
         ...
 
@@ -125,8 +133,8 @@ class Log(Protocol):
         """Let all who sleep in this process look again."""
         ...
 
-    def wait_committed(self, group: str, topic: Topic, partition: int, offset: int, timeout_s: float) -> bool:
-        """Sleep until the group has consumed everything below ``offset``; false on timeout or close."""
+    def wait_committed(self, group: str, topic: Topic, offsets: Mapping[int, int], timeout_s: float) -> bool:
+        """Sleep until the group has consumed each partition up to its offset; false on timeout or close."""
         ...
 
     def wait_consumed(self, consumers: Iterable[tuple[str, Topic]], timeout_s: float) -> bool:
@@ -138,7 +146,11 @@ class Log(Protocol):
         ...
 
     def end_offset(self, topic: Topic, partition: int) -> int:
-        """The offset that the next frame gets."""
+        """The offset below which everything can be read."""
+        ...
+
+    def next_offset(self, topic: Topic, partition: int) -> int:
+        """The offset that the next frame gets: beyond ``end_offset`` while a transaction is open."""
         ...
 
     def committed(self, group: str, topic: Topic, partition: int) -> int:
@@ -167,6 +179,21 @@ class Log(Protocol):
 
     def partitions(self, topic: Topic) -> Sequence[int]:
         """The topic's partitions."""
+        ...
+
+    def offsets_between(self, topic: Topic, partition: int, from_ms: int, to_ms: int) -> list[int]:
+        """Offsets of the frames appended within a time range (ms since the epoch, both ends included)."""
+        ...
+
+    def trim(self, topic: Topic, partition: int, older_than_ms: int) -> int:
+        """Delete what every group has consumed of the frames appended before then; gives the number of frames deleted.
+
+        A backend whose brokers do that by themselves deletes nothing.
+        """
+        ...
+
+    def size_bytes(self) -> int:
+        """Bytes in use; 0 when only the brokers know."""
         ...
 
     def close(self) -> None:

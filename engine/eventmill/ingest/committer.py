@@ -1,7 +1,8 @@
 """Group commit: the events of many requests become durable together, and each request is answered after that.
 
-While one group is written, the next one collects. An event name with many events in the group gets a frame of its own,
-keyed by the name; all others share one frame, since a frame costs some kilobytes whatever it holds.
+While one group is written, the next one collects. A log of many partitions gets a frame for each of them, with all events of
+a device in one. Into a single partition an event name with many events in the group goes in a frame of its own, keyed by the
+name; all others share one frame, since a frame costs some kilobytes whatever it holds.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
@@ -18,10 +20,10 @@ from eventmill.core import frame, ledger
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import HttpConfig, IngestConfig
 from eventmill.core.errors import LogUnavailable
-from eventmill.core.log import Frame, Log
+from eventmill.core.log import Count, Frame, Log
 from eventmill.core.schema import Hop, Topic
 from eventmill.core.threads import name_thread
-from eventmill.kernels.partition import Partitioner
+from eventmill.kernels.partition import Partitioner, by_key
 from eventmill.observe import metrics
 
 _FULL_RETRY_S: Final = 5
@@ -47,6 +49,7 @@ class Committer:
             "age_max_ms": parse_duration_ms(ingest.age_max),
         }
         self._partitioner = Partitioner(ingest.event_names_max)
+        self._partitions = len(log.partitions(Topic.RAW))
         self._interval_s = parse_duration_ms(ingest.commit_interval) / 1000
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(1, "commit", name_thread, ("commit",))
@@ -133,35 +136,37 @@ class Committer:
         reason = self._log.pressure()
         if reason is not None:
             raise LogUnavailable(reason, _FULL_RETRY_S)
-        frames = self._frames(events)
+        rejected = ledger.counts(Hop.REJECTED, rejects)
+        frames = [_counted(raw, ledger.counts(Hop.ACCEPTED, part)) for raw, part in self._frames(events)]
         if rejects.num_rows:
-            frames.append(frame.encode(Topic.DEAD, rejects))
-        accepted, rejected = ledger.counts(Hop.ACCEPTED, events), ledger.counts(Hop.REJECTED, rejects)
-        received = ledger.counts(Hop.RECEIVED, events.select(["received_at"]))
-        received += ledger.counts(Hop.RECEIVED, rejects.select(["received_at"]))
+            frames.append(_counted(frame.encode(Topic.DEAD, rejects), rejected))
         with self._log.transaction() as transaction:
             transaction.append(frames)
-            transaction.count(received + accepted + rejected)
         metrics.COMMIT_SECONDS.observe(time.perf_counter() - started)
         metrics.COMMIT_EVENTS.observe(events.num_rows)
         metrics.ACCEPTED.inc(events.num_rows)
         for count in rejected:
             metrics.REJECTED.labels(count.reason).inc(count.events)
 
-    def _frames(self, events: pa.RecordBatch) -> list[Frame]:
+    def _frames(self, events: pa.RecordBatch) -> list[tuple[Frame, pa.RecordBatch]]:
+        """Frames for raw, each with its events."""
         if events.num_rows == 0:
             return []
+        if self._partitions > 1:
+            placed = by_key(events, "device_id", self._partitions)
+            return [(frame.encode(Topic.RAW, part, partition=partition), part) for partition, part in placed]
         if events.num_rows < 2 * self._config.frame_events_min:
-            return [frame.encode(Topic.RAW, events)]
+            return [(frame.encode(Topic.RAW, events), events)]
         parts = self._partitioner.split(events)
         small = [part for _, part in parts if part.num_rows < self._config.frame_events_min]
         frames = [
-            frame.encode(Topic.RAW, part, key=name)
+            (frame.encode(Topic.RAW, part, key=name), part)
             for name, part in parts
             if part.num_rows >= self._config.frame_events_min
         ]
         if small:
-            frames.append(frame.encode(Topic.RAW, frame.to_batch(pa.Table.from_batches(small))))
+            rest = frame.to_batch(pa.Table.from_batches(small))
+            frames.append((frame.encode(Topic.RAW, rest), rest))
         return frames
 
     async def close(self) -> None:
@@ -172,3 +177,9 @@ class Committer:
             if self._writing is not None:
                 await asyncio.wait([self._writing.done])
         self._pool.shutdown()
+
+
+def _counted(frame: Frame, fates: list[Count]) -> Frame:
+    """The frame with what it adds to the ledger: each event of it was received, and what became of it."""
+    received = [Count(Hop.RECEIVED, fate.hour, fate.events) for fate in fates]
+    return replace(frame, counts=(*received, *fates))

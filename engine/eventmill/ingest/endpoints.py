@@ -23,7 +23,7 @@ EVENTS: Final[dict[str, str | None]] = {
     **{f"/v1/{kind}": kind for kind in ("track", "screen", "page", "identify", "group", "alias")},
 }
 #: What the engine answers.
-FORWARDED: Final = ("/v1/query/", "/v1/trace/", "/v1/status", "/v1/audit", "/v1/pipeline", "/v1/dead")
+FORWARDED: Final = ("/v1/query/", "/v1/trace/", "/v1/status", "/v1/audit", "/v1/pipeline", "/v1/dead", "/v1/live")
 #: What the engine does, too, for whoever has a write key: it changes what is stored.
 REPLAY: Final = "/v1/replay"
 _OWN: Final = ("/healthz", "/readyz", "/metrics")

@@ -23,6 +23,30 @@ def murmur2(key: bytes) -> int:
     return native.murmur2(key)
 
 
+def by_key(batch: Any, column_name: str, count: int) -> list[tuple[int, pa.RecordBatch]]:
+    """(partition, its rows in order) by the partition of a string column among ``count``; a null counts as the empty string.
+
+    As Apache Kafka's Java client places messages with these keys. The parts are views of one gathered batch. Raises
+    ``TypeError`` or ``ValueError`` when the column is missing or no strings.
+    """
+    rows = as_batch(batch)
+    if rows.num_rows == 0:
+        return []
+    if count == 1:
+        return [(0, rows)]
+    values = as_array(column(rows, column_name), pa.string())
+    numbers = np.empty(rows.num_rows, np.int32)
+    native.key_partitions(*strings(values.fill_null("") if values.null_count else values), count, numbers)
+    starts, order = np.zeros(count + 1, np.int64), np.empty(rows.num_rows, np.int32)
+    native.order(numbers, starts, order)
+    gathered = take(rows, order)
+    return [
+        (number, gathered.slice(starts[number], starts[number + 1] - starts[number]))
+        for number in range(count)
+        if starts[number] != starts[number + 1]
+    ]
+
+
 def group_numbers(values: Strings) -> tuple[Int32s, Int32s]:
     """Each value's group, numbered by first appearance, and the row where each group appears first."""
     n = len(values.offsets) - 1

@@ -7,6 +7,7 @@ may be appended on top of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from eventmill.core.errors import StateError
@@ -49,10 +50,10 @@ def committed(snapshot: Any, topic: str, partition: int) -> int:
     return int(carried(snapshot).get(key(topic, partition), 0))
 
 
-def covers(snapshot: Any, topic: str, partition: int, from_offset: int, to_offset: int, group: str) -> bool:
-    """Whether the range is in the lake already; false when it is the next one.
+def covers(snapshot: Any, topic: str, ranges: Mapping[int, tuple[int, int]], group: str) -> bool:
+    """Whether the ranges (from inclusive, to exclusive, by partition) are in the lake already; false when they are next.
 
-    Raises ``StateError`` when it leaves a gap, overlaps, or when another group's offsets are there.
+    Raises ``StateError`` when one leaves a gap or overlaps, or when another group's offsets are there.
     """
     ours = carried(snapshot)
     owner = ours.get(GROUP, group)
@@ -60,20 +61,22 @@ def covers(snapshot: Any, topic: str, partition: int, from_offset: int, to_offse
         raise StateError(
             f"the lake is fed by group {owner!r}, not {group!r}; use a data folder of its own for {group!r}"
         )
-    following = int(ours.get(key(topic, partition), 0))
-    if to_offset <= following:
+    following = {partition: int(ours.get(key(topic, partition), 0)) for partition in ranges}
+    if all(to_offset <= following[partition] for partition, (_, to_offset) in ranges.items()):
         return True
-    if from_offset == following:
-        return False
-    what = "leaves a gap" if from_offset > following else "overlaps what is stored"
-    raise StateError(
-        f"{topic}/{partition} [{from_offset}, {to_offset}) {what}: the lake's next offset is {following}; read from there"
-    )
+    for partition, (from_offset, to_offset) in ranges.items():
+        if from_offset != following[partition]:
+            what = "leaves a gap" if from_offset > following[partition] else "overlaps what is stored"
+            raise StateError(
+                f"{topic}/{partition} [{from_offset}, {to_offset}) {what}: "
+                f"the lake's next offset is {following[partition]}; read from there"
+            )
+    return False
 
 
-def advanced(ours: dict[str, str], group: str, topic: str, partition: int, to_offset: int) -> dict[str, str]:
-    """The entries after appending up to ``to_offset``."""
-    return {**ours, GROUP: group, key(topic, partition): str(to_offset)}
+def advanced(ours: dict[str, str], group: str, topic: str, ranges: Mapping[int, tuple[int, int]]) -> dict[str, str]:
+    """The entries after appending the ranges."""
+    return {**ours, GROUP: group, **{key(topic, partition): str(end) for partition, (_, end) in ranges.items()}}
 
 
 def received_through(snapshot: Any) -> int | None:

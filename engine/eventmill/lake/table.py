@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from eventmill.lake.writer import LakeWriter
 
 
 class Lake(LakeTable):
-    """The lake of one machine, fed from the one partition of the enriched topic. See ``LakeTable``."""
+    """The lake, fed from the enriched topic. See ``LakeTable``."""
 
     def __init__(
         self,
@@ -27,15 +27,15 @@ class Lake(LakeTable):
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(folder, partitions_max, settings=settings)
-        self._writer = LakeWriter(self, topic=Topic.ENRICHED, partition=0, checkpoint=checkpoint)
+        self._writer = LakeWriter(self, topic=Topic.ENRICHED, checkpoint=checkpoint)
 
-    def append(self, batch: pa.RecordBatch | pa.Table, *, group: str, from_offset: int, to_offset: int) -> None:
+    def append(self, batch: pa.RecordBatch | pa.Table, *, group: str, ranges: Mapping[int, tuple[int, int]]) -> None:
         """See ``LakeWriter.append``."""
-        self._writer.append(batch, group=group, from_offset=from_offset, to_offset=to_offset)
+        self._writer.append(batch, group=group, ranges=ranges)
 
-    def committed_offset(self) -> int:
+    def committed_offset(self, partition: int = 0) -> int:
         """The next offset to store. Raises ``StateError`` when the newest snapshot carries no offsets."""
-        return self._writer.committed_offset()
+        return self._writer.committed_offset(partition)
 
     def counts_by_hour(self) -> list[scan.HourCount]:
         """See ``scan.counts_by_hour``."""

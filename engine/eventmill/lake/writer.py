@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
@@ -19,34 +19,35 @@ SNAPSHOTS_MAX: Final = 16
 
 
 class LakeWriter:
-    """Appends one partition of a topic. One thread at a time; any number of writers may race over the same offsets."""
+    """Appends a topic. One thread at a time; any number of writers may race over the same offsets."""
 
     def __init__(
         self,
         lake: LakeTable,
         *,
         topic: str,
-        partition: int,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.lake = lake
-        self._topic, self._partition = str(topic), partition
+        self._topic = str(topic)
         self._checkpoint = checkpoint
         self._files = FileWriter(lake, lake.load())
 
-    def committed_offset(self) -> int:
+    def committed_offset(self, partition: int) -> int:
         """The next offset to store."""
-        return offsets.committed(self.lake.load().current_snapshot(), self._topic, self._partition)
+        return offsets.committed(self.lake.load().current_snapshot(), self._topic, partition)
 
-    def append(self, batch: pa.RecordBatch | pa.Table, *, group: str, from_offset: int, to_offset: int) -> None:
-        """Store the rows (EVENT) and the offsets in one commit; a range that is stored already is passed over.
+    def append(self, batch: pa.RecordBatch | pa.Table, *, group: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+        """Store the rows (EVENT) and each partition's offsets (from inclusive, to exclusive) in one commit.
 
-        Raises ``StateError`` when the range leaves a gap or overlaps, ``StoreError`` when the store cannot take it;
+        Ranges that are stored already are passed over.
+
+        Raises ``StateError`` when a range leaves a gap or overlaps, ``StoreError`` when the store cannot take it;
         nothing of the batch is visible then.
         """
         events = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
         table = self.lake.load()
-        if self._covers(table, group, from_offset, to_offset):
+        if self._covers(table, group, ranges):
             return
         if len(table.metadata.snapshots) > SNAPSHOTS_MAX:
             expire_snapshots(self.lake, kept=SNAPSHOTS_KEPT)
@@ -56,10 +57,10 @@ class LakeWriter:
                 self._checkpoint("files written")
 
                 def stage(table: Table, transaction: Transaction) -> int | None:
-                    if self._covers(table, group, from_offset, to_offset):
+                    if self._covers(table, group, ranges):
                         return None
                     require(self.lake.storage, paths)
-                    summary = self._summary(table.current_snapshot(), events, group, to_offset)
+                    summary = self._summary(table.current_snapshot(), events, group, ranges)
                     with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
                         for file in files:
                             append.append_data_file(file)
@@ -76,12 +77,13 @@ class LakeWriter:
                 remove(self.lake.storage, paths)
         self._checkpoint("committed")
 
-    def _covers(self, table: Table, group: str, from_offset: int, to_offset: int) -> bool:
-        snapshot = table.current_snapshot()
-        return offsets.covers(snapshot, self._topic, self._partition, from_offset, to_offset, group)
+    def _covers(self, table: Table, group: str, ranges: Mapping[int, tuple[int, int]]) -> bool:
+        return offsets.covers(table.current_snapshot(), self._topic, ranges, group)
 
-    def _summary(self, snapshot: Any, events: pa.Table, group: str, to_offset: int) -> dict[str, str]:
-        ours = offsets.advanced(offsets.carried(snapshot), group, self._topic, self._partition, to_offset)
+    def _summary(
+        self, snapshot: Any, events: pa.Table, group: str, ranges: Mapping[int, tuple[int, int]]
+    ) -> dict[str, str]:
+        ours = offsets.advanced(offsets.carried(snapshot), group, self._topic, ranges)
         if events.num_rows:
             newest = pc.max(events.column("received_at")).cast(pa.int64()).as_py()
             ours[offsets.RECEIVED_THROUGH] = str(max(newest, offsets.received_through(snapshot) or newest))

@@ -12,30 +12,23 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
-import xxhash
 
 from eventmill.core import groups
 from eventmill.core.clock import now_ms
 from eventmill.core.errors import FrameError, LogUnavailable, StateError
-from eventmill.core.log import Count, Frame, Intent, StoredFrame
+from eventmill.core.log import Count, Intent, StoredFrame
 from eventmill.core.schema import Hop, Topic
 from eventmill.log import ddl
+from eventmill.log.local_transaction import LocalTransaction, checksum
 from eventmill.log.wake import Waker
 
 _BUSY_S: Final = 30.0
 _TRIM_FRAMES: Final = 256
-_INT64: Final = 1 << 64
-
-
-def checksum(payload: bytes | memoryview) -> int:
-    """XXH3-64 of a frame's payload, as SQLite's signed integer."""
-    digest: int = xxhash.xxh3_64_intdigest(payload)
-    return digest - _INT64 if digest >= _INT64 >> 1 else digest
 
 
 class LocalLog:
@@ -180,21 +173,35 @@ class LocalLog:
     def wait(
         self,
         topic: Topic,
-        partition: int,
-        from_offset: int,
+        positions: Mapping[int, int],
         timeout_s: float,
+        *,
+        events_max: int = 1,
+        linger_s: float = 0.0,
         enough: Callable[[], bool] = lambda: False,
     ) -> bool:
         """See ``core.log.Log.wait``."""
-        return self._waker.wait_until(lambda: self.end_offset(topic, partition) > from_offset or enough(), timeout_s)
+
+        def waiting() -> int:
+            return sum(self._events_from(topic, partition, offset) for partition, offset in positions.items())
+
+        if not self._waker.wait_until(
+            lambda: any(self.end_offset(topic, each) > positions[each] for each in positions), timeout_s
+        ):
+            return False
+        if linger_s and waiting() < events_max:
+            self._waker.wait_until(lambda: enough() or waiting() >= events_max, linger_s)
+        return True
 
     def wake(self) -> None:
         """See ``core.log.Log.wake``."""
         self._waker.wake()
 
-    def wait_committed(self, group: str, topic: Topic, partition: int, offset: int, timeout_s: float) -> bool:
+    def wait_committed(self, group: str, topic: Topic, offsets: Mapping[int, int], timeout_s: float) -> bool:
         """See ``core.log.Log.wait_committed``."""
-        return self._waker.wait_until(lambda: self.committed(group, topic, partition) >= offset, timeout_s)
+        return self._waker.wait_until(
+            lambda: all(self.committed(group, topic, each) >= offsets[each] for each in offsets), timeout_s
+        )
 
     def wait_consumed(self, consumers: Iterable[tuple[str, Topic]], timeout_s: float) -> bool:
         """See ``core.log.Log.wait_consumed``."""
@@ -223,6 +230,10 @@ class LocalLog:
         """See ``core.log.Log.end_offset``."""
         return self._head(topic, partition)[0]
 
+    def next_offset(self, topic: Topic, partition: int) -> int:
+        """See ``core.log.Log.next_offset``."""
+        return self.end_offset(topic, partition)
+
     def committed(self, group: str, topic: Topic, partition: int) -> int:
         """See ``core.log.Log.committed``."""
         rows = self._read(
@@ -241,7 +252,9 @@ class LocalLog:
 
     def lag(self, group: str, topic: Topic, partition: int) -> int:
         """See ``core.log.Log.lag``."""
-        consumed = self.committed(group, topic, partition)
+        return self._events_from(topic, partition, self.committed(group, topic, partition))
+
+    def _events_from(self, topic: Topic, partition: int, consumed: int) -> int:
         _, total = self._head(topic, partition)
         if consumed == 0:
             return total
@@ -327,73 +340,3 @@ class LocalLog:
             for connection in self._readers:
                 connection.close()
             os.close(self._gate)
-
-
-class LocalTransaction:
-    """``core.log.Transaction`` inside an open SQLite transaction."""
-
-    def __init__(self, connection: sqlite3.Connection, topics: dict[Topic, int]) -> None:
-        self._connection = connection
-        self._topics = topics
-
-    def append(self, frames: Iterable[Frame]) -> list[int]:
-        """See ``core.log.Transaction.append``."""
-        offsets = []
-        appended_at = now_ms()
-        for frame in frames:
-            place = (self._topics[frame.topic], frame.partition)
-            row = self._connection.execute(
-                "SELECT next, events FROM heads WHERE topic = ? AND partition = ?", place
-            ).fetchone()
-            if row is None:
-                raise StateError(f"{frame.topic} has no partition {frame.partition}")
-            offset, total = row[0], row[1] + frame.events
-            self._connection.execute(
-                "INSERT INTO frames VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    ddl.frame_id(*place, offset), appended_at, frame.events, total, checksum(frame.payload),
-                    frame.key, orjson.dumps(dict(frame.headers)), frame.payload,
-                ),
-            )  # fmt: skip
-            self._connection.execute(
-                "UPDATE heads SET next = ?, events = ? WHERE topic = ? AND partition = ?", (offset + 1, total, *place)
-            )
-            offsets.append(offset)
-        return offsets
-
-    def commit_offset(self, group: str, topic: Topic, partition: int, offset: int) -> None:
-        """See ``core.log.Transaction.commit_offset``."""
-        self._connection.execute(
-            "INSERT INTO offsets VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET next = excluded.next",
-            (group, self._topics[topic], partition, offset),
-        )
-
-    def count(self, counts: Iterable[Count]) -> None:
-        """See ``core.log.Transaction.count``."""
-        self._connection.executemany(
-            "INSERT INTO ledger VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET events = events + excluded.events",
-            [(count.hop, count.reason, count.hour, count.events) for count in counts],
-        )
-
-    def put_intent(self, intent: Intent) -> None:
-        """See ``core.log.Transaction.put_intent``."""
-        self._connection.execute(
-            "INSERT OR REPLACE INTO intents VALUES (?, ?, ?, ?, ?)",
-            (intent.group, self._topics[intent.topic], intent.partition, intent.from_offset, intent.to_offset),
-        )
-
-    def clear_intent(self, group: str, topic: Topic, partition: int) -> None:
-        """See ``core.log.Transaction.clear_intent``."""
-        self._connection.execute(
-            "DELETE FROM intents WHERE consumer = ? AND topic = ? AND partition = ?",
-            (group, self._topics[topic], partition),
-        )
-
-    def delete_frames(self, first_id: int, end_id: int, older_than_ms: int, frames_max: int) -> int:
-        """Delete the oldest frames of an id range that were appended before ``older_than_ms``; gives how many."""
-        cursor = self._connection.execute(
-            "DELETE FROM frames WHERE id IN (SELECT id FROM frames WHERE id >= ? AND id < ? AND appended_at < ? "
-            "ORDER BY id LIMIT ?)",
-            (first_id, end_id, older_than_ms, frames_max),
-        )
-        return cursor.rowcount

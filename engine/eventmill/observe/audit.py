@@ -97,12 +97,15 @@ class Audit:
 def in_flight(log: Log, topic: Topic, group: str) -> Counter[int]:
     """Events of a topic that the group has not consumed, per hour, counted in the frames themselves."""
     found: Counter[int] = Counter()
-    position, end = log.committed(group, topic, 0), log.end_offset(topic, 0)
-    while position < end:
-        frames = log.read(topic, 0, position, events_max=_READ_EVENTS, to_offset=end)
-        for stored in frames:
-            found.update(dict(ledger.hours(frame.decode(stored))))
-        position = frames[-1].offset + 1
+    for partition in log.partitions(topic):
+        position, end = log.committed(group, topic, partition), log.end_offset(topic, partition)
+        while position < end:
+            frames = log.read(topic, partition, position, events_max=_READ_EVENTS, to_offset=end)
+            if not frames:
+                break
+            for stored in frames:
+                found.update(dict(ledger.hours(frame.decode(stored))))
+            position = frames[-1].offset + 1
     return found
 
 

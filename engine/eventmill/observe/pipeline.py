@@ -66,6 +66,8 @@ def _between(log: Log, position: int, end: int, reason: Reason | None) -> list[M
     found: list[Mapping[str, Any]] = []
     while position < end:
         frames = log.read(Topic.DEAD, 0, position, events_max=_READ_EVENTS, to_offset=end)
+        if not frames:
+            break
         for stored in frames:
             rows = frame.decode(stored).to_pylist()
             found += [row for row in rows if reason is None or row["reason"] == reason]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,20 +19,12 @@ from eventmill.core.schema import Flag, Topic
 _NEAR_MS: Final = 120_000
 _READ_EVENTS: Final = 100_000
 
-#: Offsets, from inclusive to exclusive.
-Range = tuple[int, int]
+#: A partition and its offsets, from inclusive to exclusive.
+Range = tuple[int, int, int]
 Find = Callable[[bytes], list[dict[str, Any]]]
 
 
-class SearchableLog(Log, Protocol):
-    """A log that finds frames by time."""
-
-    def offsets_between(self, topic: Topic, partition: int, from_ms: int, to_ms: int) -> list[int]:
-        """Offsets of the frames appended within a time range."""
-        ...
-
-
-def trace(text: str, log: SearchableLog, find_realtime: Find, find_lake: Find) -> dict[str, Any]:
+def trace(text: str, log: Log, find_realtime: Find, find_lake: Find) -> dict[str, Any]:
     """The hops of one event, in order, and what became of it. ``text``: its message id, or its event id in any spelling.
 
     ``fate`` is one of ``stored``, ``in flight``, ``dead``, ``unknown``. A suspect's verdict is ``duplicate`` once its twin has
@@ -42,7 +34,7 @@ def trace(text: str, log: SearchableLog, find_realtime: Find, find_lake: Find) -
     realtime, lake = find_realtime(event_id), find_lake(event_id)
     dead = _dead(log, text, event_id)
     hops = _in_log(log, Topic.RAW, event_id, _raw_ranges(log, realtime + lake), "accepted")
-    hops += _judged(log, _in_log(log, Topic.SUSPECTS, event_id, [_whole(log, Topic.SUSPECTS)], "suspect"), hops)
+    hops += _judged(log, _in_log(log, Topic.SUSPECTS, event_id, _whole(log, Topic.SUSPECTS), "suspect"), hops)
     hops += _in_log(log, Topic.ENRICHED, event_id, _enriched_ranges(log, realtime), "enriched")
     pending = _pending(log, hops)
     hops += dead
@@ -63,7 +55,9 @@ def _pending(log: Log, hops: list[dict[str, Any]]) -> bool:
         str(Topic.SUSPECTS): groups.RESCUE,
         str(Topic.ENRICHED): groups.REALTIME,
     }
-    return any(hop["offset"] >= log.committed(consumers[hop["hop"]], Topic(hop["hop"]), 0) for hop in hops)
+    return any(
+        hop["offset"] >= log.committed(consumers[hop["hop"]], Topic(hop["hop"]), hop["partition"]) for hop in hops
+    )
 
 
 def _judged(log: Log, suspects: list[dict[str, Any]], raw: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -78,30 +72,43 @@ def _judged(log: Log, suspects: list[dict[str, Any]], raw: list[dict[str, Any]])
     return suspects
 
 
-def _whole(log: Log, topic: Topic) -> Range:
-    return log.start_offset(topic, 0), log.end_offset(topic, 0)
+def _whole(log: Log, topic: Topic) -> list[Range]:
+    return [(each, log.start_offset(topic, each), log.end_offset(topic, each)) for each in log.partitions(topic)]
 
 
-def _raw_ranges(log: SearchableLog, stored: list[dict[str, Any]]) -> list[Range]:
+def _near(log: Log, topic: Topic, received: list[int]) -> list[Range]:
+    """Where frames of about these times (ms since the epoch) are."""
+    found = []
+    for partition in log.partitions(topic):
+        near = log.offsets_between(topic, partition, min(received) - _NEAR_MS, max(received) + _NEAR_MS)
+        found += [(partition, near[0], near[-1] + 1)] if near else []
+    return found
+
+
+def _raw_ranges(log: Log, stored: list[dict[str, Any]]) -> list[Range]:
     received = [row["received_at_ms"] for row in stored if row.get("received_at_ms") is not None]
-    if not received:
-        return [_whole(log, Topic.RAW)]
-    near = log.offsets_between(Topic.RAW, 0, min(received) - _NEAR_MS, max(received) + _NEAR_MS)
-    return [(near[0], near[-1] + 1)] if near else []
+    return _near(log, Topic.RAW, received) if received else _whole(log, Topic.RAW)
 
 
 def _enriched_ranges(log: Log, realtime: list[dict[str, Any]]) -> list[Range]:
-    """The real-time store knows each row's offset."""
-    start, end = _whole(log, Topic.ENRICHED)
+    """The real-time store knows each row's offset where there is one partition, else about when it was received."""
+    whole = _whole(log, Topic.ENRICHED)
     if not realtime:
-        return [(start, end)]
-    return [(offset, offset + 1) for offset in sorted({row["offset"] for row in realtime}) if start <= offset < end]
+        return whole
+    if len(whole) > 1:
+        return _near(log, Topic.ENRICHED, [row["received_at_ms"] for row in realtime])
+    ((partition, start, end),) = whole
+    offsets = sorted({row["offset"] for row in realtime})
+    return [(partition, offset, offset + 1) for offset in offsets if start <= offset < end]
 
 
 def _frames(log: Log, topic: Topic, ranges: list[Range]) -> Iterator[StoredFrame]:
-    for position, end in ranges:
+    for partition, begin, end in ranges:
+        position = begin
         while position < end:
-            frames = log.read(topic, 0, position, events_max=_READ_EVENTS, to_offset=end)
+            frames = log.read(topic, partition, position, events_max=_READ_EVENTS, to_offset=end)
+            if not frames:
+                break
             yield from frames
             position = frames[-1].offset + 1
 
@@ -120,7 +127,7 @@ def _in_log(log: Log, topic: Topic, event_id: bytes, ranges: list[Range], verdic
 def _dead(log: Log, text: str, event_id: bytes) -> list[dict[str, Any]]:
     """Dead letters that name the id anywhere: an event too bad to be decoded has no column for it."""
     found = []
-    for stored in _frames(log, Topic.DEAD, [_whole(log, Topic.DEAD)]):
+    for stored in _frames(log, Topic.DEAD, _whole(log, Topic.DEAD)):
         batch = frame.decode(stored)
         payloads = batch.column("payload")
         names = [pc.match_substring(payloads, f'"{spelling}"') for spelling in {text, format_event_id(event_id)}]
@@ -135,6 +142,7 @@ def _hop(stored: StoredFrame, verdict: str, received_at: datetime) -> dict[str, 
         "hop": str(stored.topic),
         "verdict": verdict,
         "at_ms": stored.appended_at,
+        "partition": stored.partition,
         "offset": stored.offset,
         "received_at_ms": int(received_at.timestamp() * 1000),
     }

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
+import pyarrow as pa
+import pyarrow.fs as pafs
 import xxhash
 
-from eventmill.core.errors import FrameError
+from eventmill.core.errors import ConfigError, FrameError
 
 _MAGIC: Final = b"EVMSNAP1"
 _KEEP: Final = 2
 _DIGEST_BYTES: Final = 16
+_NAME: Final = re.compile(r"snapshot-(\d{20})\.bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,57 +62,137 @@ def unpack(content: bytes) -> Snapshot:
     return Snapshot(header["offset"], states)
 
 
-class Checkpoints:
-    """The folder of snapshots."""
+class Shelf(Protocol):
+    """Where snapshot files are kept. A file is there whole or not at all."""
 
-    def __init__(self, folder: Path, *, checkpoint: Callable[[str], None] = lambda _: None) -> None:
+    def names(self) -> list[str]:
+        """All files."""
+        ...
+
+    def write(self, name: str, content: bytes, checkpoint: Callable[[str], None]) -> None:
+        """Durable on return."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes; ``OSError`` when it is gone."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Nothing happens when it is gone."""
+        ...
+
+
+class FolderShelf:
+    """A folder: written aside, synced, renamed, and the folder synced."""
+
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._checkpoint = checkpoint
 
-    def _files(self) -> list[tuple[int, Path]]:
-        """(offset, path), the newest first."""
-        found = [(int(path.stem.removeprefix("snapshot-")), path) for path in self._folder.glob("snapshot-*.bin")]
-        return sorted(found, reverse=True)
+    def names(self) -> list[str]:
+        """All whole files; what a crash left aside is removed."""
+        for stray in self._folder.glob("*.tmp"):
+            stray.unlink(missing_ok=True)
+        return [path.name for path in self._folder.iterdir()]
 
-    def save(self, snapshot: Snapshot) -> int:
-        """Write durably and drop all but the two newest; gives the offset of the oldest one kept."""
-        target = self._folder / f"snapshot-{snapshot.offset:020d}.bin"
+    def write(self, name: str, content: bytes, checkpoint: Callable[[str], None]) -> None:
+        """See ``Shelf.write``."""
+        target = self._folder / name
         aside = target.with_suffix(".tmp")
         with aside.open("wb") as file:
-            file.write(pack(snapshot))
-            self._checkpoint("snapshot written")
+            file.write(content)
+            checkpoint("snapshot written")
             file.flush()
             os.fsync(file.fileno())
         aside.replace(target)
-        self._checkpoint("snapshot renamed")
+        checkpoint("snapshot renamed")
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def read(self, name: str) -> bytes:
+        """See ``Shelf.read``."""
+        return (self._folder / name).read_bytes()
+
+    def remove(self, name: str) -> None:
+        """See ``Shelf.remove``."""
+        (self._folder / name).unlink(missing_ok=True)
+
+
+class ObjectShelf:
+    """A prefix in an object store, which shows an object when all of it is there."""
+
+    def __init__(self, system: pafs.FileSystem, prefix: str) -> None:
+        self._system, self._prefix = system, prefix.rstrip("/")
+
+    def names(self) -> list[str]:
+        """See ``Shelf.names``."""
+        found = self._system.get_file_info(pafs.FileSelector(self._prefix, allow_not_found=True))
+        return [info.base_name for info in found if info.type is pafs.FileType.File]
+
+    def write(self, name: str, content: bytes, checkpoint: Callable[[str], None]) -> None:
+        """See ``Shelf.write``."""
+        with self._system.open_output_stream(f"{self._prefix}/{name}") as stream:
+            stream.write(content)
+            checkpoint("snapshot written")
+        checkpoint("snapshot renamed")
+
+    def read(self, name: str) -> bytes:
+        """See ``Shelf.read``."""
+        with self._system.open_input_file(f"{self._prefix}/{name}") as file:
+            return bytes(file.read())
+
+    def remove(self, name: str) -> None:
+        """See ``Shelf.remove``."""
+        with contextlib.suppress(FileNotFoundError):
+            self._system.delete_file(f"{self._prefix}/{name}")
+
+
+def open_shelf(place: Path | str) -> Shelf:
+    """A folder, or a URI that pyarrow knows (``s3://bucket/prefix``, ``gs://…``). Raises ``ConfigError``."""
+    if isinstance(place, Path):
+        return FolderShelf(place)
+    try:
+        system, prefix = pafs.FileSystem.from_uri(place)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(f"process.snapshots = {place!r} cannot be used: {error}") from error
+    return FolderShelf(Path(prefix)) if isinstance(system, pafs.LocalFileSystem) else ObjectShelf(system, prefix)
+
+
+class Checkpoints:
+    """The snapshots of one partition, in a folder of their own or under a URI."""
+
+    def __init__(self, place: Path | str, *, checkpoint: Callable[[str], None] = lambda _: None) -> None:
+        self._shelf = open_shelf(place)
+        self._checkpoint = checkpoint
+
+    def _files(self) -> list[tuple[int, str]]:
+        """(offset, name), the newest first."""
+        found = [_NAME.fullmatch(name) for name in self._shelf.names()]
+        return sorted(((int(match[1]), match[0]) for match in found if match), reverse=True)
+
+    def save(self, snapshot: Snapshot) -> int:
+        """Write durably and drop all but the two newest; gives the offset of the oldest one kept."""
+        self._shelf.write(f"snapshot-{snapshot.offset:020d}.bin", pack(snapshot), self._checkpoint)
         kept = self._files()
-        for _, path in kept[_KEEP:]:
-            path.unlink(missing_ok=True)
+        for _, name in kept[_KEEP:]:
+            self._shelf.remove(name)
         return kept[:_KEEP][-1][0]
 
-    def newest(
-        self, committed: int, skipped: Callable[[Path, str], None] = lambda _path, _why: None
-    ) -> Snapshot | None:
+    def newest(self, committed: int, skipped: Callable[[str, str], None] = lambda _name, _why: None) -> Snapshot | None:
         """The newest good snapshot taken at or below ``committed``; ``skipped`` hears of each one passed over."""
-        for stray in self._folder.glob("*.tmp"):
-            with contextlib.suppress(FileNotFoundError):
-                stray.unlink()
-        for offset, path in self._files():
+        for offset, name in self._files():
             if offset > committed:
-                skipped(path, f"it was taken at offset {offset}, beyond the committed {committed}")
+                skipped(name, f"it was taken at offset {offset}, beyond the committed {committed}")
                 continue
             try:
-                return unpack(path.read_bytes())
+                return unpack(self._shelf.read(name))
             except (FrameError, OSError) as error:
-                skipped(path, str(error))
+                skipped(name, str(error))
         return None
 
     def any(self) -> bool:
-        """Whether there is any snapshot file."""
+        """Whether there is any snapshot."""
         return bool(self._files())

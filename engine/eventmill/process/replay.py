@@ -27,6 +27,7 @@ from eventmill.core.errors import BodyError, ConfigError, StateError
 from eventmill.core.log import Log
 from eventmill.core.schema import DEAD, Flag, Hop, Reason, Topic
 from eventmill.process.letters import fingerprint
+from eventmill.process.placing import raw_frames
 from eventmill.process.schemas.ruling import Ruling
 from eventmill.process.validate import flagged, refusals
 
@@ -154,6 +155,8 @@ def replay_dead(
     first = position
     while position < end:
         frames = log.read(Topic.DEAD, PARTITION, position, events_max=_READ_EVENTS, to_offset=end)
+        if not frames:
+            break
         letters = frame.decode_all(frames, DEAD).to_pylist()
         good, dead = _judge(decoder, rules, wanted, letters, report)
         position = frames[-1].offset + 1
@@ -162,7 +165,7 @@ def replay_dead(
                 # Inside the transaction nobody else can commit, so what is committed now stays so.
                 if log.committed(groups.REPLAY, Topic.DEAD, PARTITION) not in (through, 0):
                     raise StateError("another replay runs at the same time; let it end, then try again")
-                outputs = [frame.encode(Topic.RAW, good)] if good.num_rows else []
+                outputs = raw_frames(good, len(log.partitions(Topic.RAW)))
                 outputs += [frame.encode(Topic.DEAD, pa.RecordBatch.from_pylist(dead, DEAD))] if dead else []
                 transaction.append(outputs)
                 transaction.commit_offset(groups.REPLAY, Topic.DEAD, PARTITION, position)

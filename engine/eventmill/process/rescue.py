@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from eventmill.core import frame, groups, ledger
 from eventmill.core.log import Log
 from eventmill.core.schema import RAW, Flag, Hop, Topic
+from eventmill.process.placing import raw_frames
 
 PARTITION = 0
 
@@ -48,12 +49,12 @@ class Rescue:
         self._position = log.committed(groups.RESCUE, Topic.SUSPECTS, PARTITION)
         # What an earlier run put back is not remembered, so all of raw counts as put back.
         self._barrier = 0
-        self._put_back_through = log.end_offset(Topic.RAW, PARTITION)
+        self._put_back_through = {each: log.next_offset(Topic.RAW, each) for each in log.partitions(Topic.RAW)}
 
     def step(self, timeout_s: float) -> int:
         """Judge one batch of suspects, waiting up to ``timeout_s`` for it; gives the number judged."""
         deadline = time.monotonic() + timeout_s
-        if not self._log.wait(Topic.SUSPECTS, PARTITION, self._position, timeout_s):
+        if not self._log.wait(Topic.SUSPECTS, {PARTITION: self._position}, timeout_s):
             return 0
         if not self._stored_everything(deadline):
             return 0
@@ -69,26 +70,27 @@ class Rescue:
         duplicates = suspects.filter(pc.invert(put_back))
         counts = ledger.counts(Hop.DUPLICATE, duplicates) + ledger.counts(Hop.RESCUED, rescued)
         following = frames[-1].offset + 1
+        frames_back = raw_frames(rescued, len(self._put_back_through))
         self._checkpoint("judged")
         with self._log.transaction() as transaction:
-            offsets = transaction.append([frame.encode(Topic.RAW, rescued)] if rescued.num_rows else [])
+            offsets = transaction.append(frames_back)
             transaction.commit_offset(groups.RESCUE, Topic.SUSPECTS, PARTITION, following)
             transaction.count(counts)
         self._checkpoint("committed")
         self._position = following
-        if offsets:
-            self._put_back_through = offsets[-1] + 1
+        for back, offset in zip(frames_back, offsets, strict=True):
+            self._put_back_through[back.partition] = offset + 1
         return int(suspects.num_rows)
 
     def _stored_everything(self, deadline: float) -> bool:
         def left() -> float:
             return max(deadline - time.monotonic(), 0.0)
 
-        if not self._log.wait_committed(groups.PROCESS, Topic.RAW, PARTITION, self._put_back_through, left()):
+        if not self._log.wait_committed(groups.PROCESS, Topic.RAW, self._put_back_through, left()):
             return False
         self._barrier = self._log.end_offset(Topic.SUSPECTS, PARTITION)
-        enriched_end = self._log.end_offset(Topic.ENRICHED, PARTITION)
-        return self._log.wait_committed(groups.REALTIME, Topic.ENRICHED, PARTITION, enriched_end, left())
+        ends = {each: self._log.next_offset(Topic.ENRICHED, each) for each in self._log.partitions(Topic.ENRICHED)}
+        return self._log.wait_committed(groups.REALTIME, Topic.ENRICHED, ends, left())
 
 
 def _first_occurrences(ids: pa.Array) -> pa.BooleanArray:

@@ -41,7 +41,7 @@ class Validate:
         if verdict is not None and verdict.unknown.any():
             events = flagged(batch, verdict.unknown, Flag.SCHEMA_UNKNOWN)
             if self._book is not None:
-                self._book.unjudged += int(verdict.unknown.sum())
+                self._book.count_unjudged(int(verdict.unknown.sum()))
         if not refused:
             return Outcome(events)
         keep = np.ones(batch.num_rows, np.bool_)

@@ -13,6 +13,7 @@ from eventmill.core.errors import EventmillError, QueryError
 from eventmill.core.schema import Reason
 from eventmill.net.messages import Request, Response
 from eventmill.observe.pipeline import SAMPLES_MAX
+from eventmill.query.live import PATH as LIVE
 from eventmill.serve.engine import Engine
 
 _TRACE: Final = "/v1/trace/"
@@ -31,6 +32,8 @@ class EngineApi:
         """Route by path; slow work runs in threads."""
         if request.path.startswith("/v1/query/"):
             return await self._engine.query.handle(request)
+        if request.path == LIVE:
+            return await self._engine.query.live.handle(request)
         try:
             if request.path.startswith(_TRACE):
                 text = unquote(request.path.removeprefix(_TRACE))

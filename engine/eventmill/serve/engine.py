@@ -27,13 +27,13 @@ from eventmill.lake.table import Lake
 from eventmill.observe import metrics, pipeline
 from eventmill.observe.audit import Audit, Stored, balance, flights
 from eventmill.observe.trace import trace
-from eventmill.process.pipeline import Processor, build_stages
 from eventmill.process.replay import Rules, Wanted, replay_dead
 from eventmill.process.rescue import Rescue
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.query.service import QueryService
 from eventmill.serve.engine_log import open_log
+from eventmill.serve.processing import build_processing
 from eventmill.serve.revise import any_flagged, revise_realtime, revised
 from eventmill.serve.upkeep import keep_up
 from eventmill.serve.worker import Worker
@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 _UPKEEP_S: Final = 15.0
 _DRAIN_S: Final = 60.0
 _FLUSH_S: Final = 600.0
+_EVERYWHERE: Final = (1 << 63) - 1
 _CONSUMERS: Final = (
     (groups.PROCESS, Topic.RAW),
     (groups.RESCUE, Topic.SUSPECTS),
@@ -71,7 +72,7 @@ class Stores:
     """Log, real-time store and lake of one data folder, opened together. The caller holds the ``DataFolder``."""
 
     def __init__(self, config: Config) -> None:
-        self.log = open_log(config)
+        self.log = open_log(config, name="sink")
         self.realtime = RealtimeStore(config.realtime_dir)
         self.lake = Lake(config.lake_dir, config.lake.partitions_max, settings=config.lake)
 
@@ -110,9 +111,9 @@ class Stores:
 
 
 class Engine:
-    """Start it, use it, drain it."""
+    """Start it, use it, drain it. Without ``processes`` raw is left to others: the log must be one that they share."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, processes: bool = True) -> None:
         self.config = config
         self.stores = Stores(config)
         self.fatal: tuple[str, Exception] | None = None
@@ -128,16 +129,7 @@ class Engine:
             refresh_s=parse_duration_ms(config.schemas.refresh_interval) / 1000,
             reached=metrics.SCHEMAS_REACHED.set,
         )
-        self.processor = Processor(
-            log,
-            lambda: build_stages(config, self.book),
-            config.state_dir,
-            batch_events_max=config.process.batch_events_max,
-            batch_interval_ms=parse_duration_ms(config.process.batch_interval),
-            snapshot_interval_events=config.process.snapshot_interval_events,
-            tail=tail,
-            book=self.book,
-        )
+        self.processor = build_processing(config, log, self.book, tail) if processes else None
         self._realtime = RealtimeRunner(
             log,
             self.stores.realtime,
@@ -159,13 +151,17 @@ class Engine:
             config.query,
             window_ms=parse_duration_ms(config.realtime.window),
             watermark=self.stores.lake.watermark,
+            lake_size=self.stores.lake.size,
         )
         self._workers = [
-            self._worker("process", self._recover_processor, self.processor.step, metrics.PROCESSED),
             self._worker("realtime", self._realtime.recover, self._step_realtime, metrics.STORED.labels("realtime")),
             self._worker("lake", self._lake.recover, self._step_lake, metrics.STORED.labels("lake")),
             self._worker("rescue", self._recover_rescue, self._step_rescue, metrics.JUDGED),
         ]
+        if self.processor is not None:
+            self._workers.insert(
+                0, self._worker("process", self._recover_processor, self.processor.step, metrics.PROCESSED)
+            )
         self._upkeep = threading.Thread(target=self._run_upkeep, name="upkeep", daemon=True)
         self._upkeep_stop = threading.Event()
 
@@ -196,11 +192,8 @@ class Engine:
         self.stopped.set()
 
     def _recover_processor(self) -> None:
-        recovery = self.processor.recover()
-        logger.info(
-            "processor at offset %d: snapshot at %d, %d events folded in %.2f s",
-            recovery.committed_offset, recovery.snapshot_offset, recovery.events_folded, recovery.seconds,
-        )  # fmt: skip
+        if self.processor is not None:
+            logger.info("processor: %s", self.processor.recover() or "joining its group")
 
     def _recover_rescue(self) -> None:
         self._rescue = Rescue(
@@ -231,7 +224,10 @@ class Engine:
 
     def in_flight(self) -> dict[str, int]:
         """Events that each consumer has still to take."""
-        return {group: self.stores.log.lag(group, topic, 0) for group, topic in _CONSUMERS}
+        log = self.stores.log
+        return {
+            group: sum(log.lag(group, topic, each) for each in log.partitions(topic)) for group, topic in _CONSUMERS
+        }
 
     def status(self) -> dict[str, Any]:
         """Totals and lags; cheap."""
@@ -242,7 +238,9 @@ class Engine:
         metrics.SCHEMA_UNKNOWN.set(self.book.unjudged)
         for group, topic in _CONSUMERS:
             metrics.LAG.labels(group).set(lags[group])
-            metrics.LAG_SECONDS.labels(group).set(self.stores.log.lag_seconds(group, topic, 0))
+            log = self.stores.log
+            waits = (log.lag_seconds(group, topic, each) for each in log.partitions(topic))
+            metrics.LAG_SECONDS.labels(group).set(max(waits) if lags[group] else 0.0)
         return {"ledger": totals, "lag": lags, "in_flight": sum(lags.values()), "pressure": self.stores.log.pressure()}
 
     def pipeline(self, hours: int) -> dict[str, Any]:
@@ -305,9 +303,18 @@ class Engine:
         ruling = self.book.newest()
         if ruling is None or not any_flagged(self.stores.realtime):
             return keep_up(self.stores.lake, self.config)
-        end = self.stores.log.committed(groups.LAKE, Topic.ENRICHED, 0)
+        end = self._in_lake()
         report = keep_up(self.stores.lake, self.config, put_right=lambda batch: revised(batch, ruling))
         return {**report, "schemas_known": revise_realtime(self.stores.realtime, ruling, end)}
+
+    def _in_lake(self) -> int:
+        """Below this place of the real-time store all events are in the lake too."""
+        log = self.stores.log
+        partitions = log.partitions(Topic.ENRICHED)
+        if len(partitions) == 1:
+            return log.committed(groups.LAKE, Topic.ENRICHED, partitions[0])
+        # The two stores may have taken the partitions in different order.
+        return 0 if any(log.lag(groups.LAKE, Topic.ENRICHED, each) for each in partitions) else _EVERYWHERE
 
     def wait_stored(self, timeout_s: float) -> bool:
         """Wait until everything on the log stands in both stores."""
@@ -348,9 +355,8 @@ class Engine:
             worker.join()
         if self._upkeep.is_alive():
             self._upkeep.join()
-        if self.fatal is None:
-            self.processor.snapshot(wait=True)
-        self.processor.close()
+        if self.processor is not None:
+            self.processor.close(snapshot=self.fatal is None)
         self.query.close()
         self.stores.close()
         return done

@@ -1,13 +1,24 @@
-"""The data folder's log, as its configuration says."""
+"""The log, as the configuration says."""
 
 from __future__ import annotations
 
 from eventmill.core.config import Config
+from eventmill.core.log import Log
 from eventmill.log.local import LocalLog
 
 
-def open_log(config: Config) -> LocalLog:
-    """The data folder's log."""
+def on_kafka(config: Config) -> bool:
+    """Whether the log is Apache Kafka, which any number of processes on any machines share."""
+    return bool(config.kafka.bootstrap)
+
+
+def open_log(config: Config, *, name: str | None = None) -> Log:
+    """The log. On Kafka whoever does more than append, or commit offsets, needs a ``name`` that nobody else has."""
+    if on_kafka(config):
+        # librdkafka is loaded only where it is used.
+        from eventmill.log.kafka.log import KafkaLog
+
+        return KafkaLog(config, name=name)
     return LocalLog(
         config.log_dir,
         prefix=config.log.prefix,

@@ -82,7 +82,7 @@ def _settled(config: Config) -> Iterator[None]:
     with folder:
         log = open_log(config)
         try:
-            waiting = sum(log.lag(group, topic, 0) for group, topic in _UNSTORED)
+            waiting = sum(log.lag(group, topic, each) for group, topic in _UNSTORED for each in log.partitions(topic))
         finally:
             log.close()
         if waiting:
@@ -93,14 +93,17 @@ def _settled(config: Config) -> Iterator[None]:
 
 
 def _dead_letters(log: Log, user_id: str) -> Iterator[pa.Table]:
-    position, end = log.start_offset(Topic.DEAD, 0), log.end_offset(Topic.DEAD, 0)
-    while position < end:
-        frames = log.read(Topic.DEAD, 0, position, events_max=_READ_EVENTS, to_offset=end)
-        position = frames[-1].offset + 1
-        letters = frame.decode_all(frames, DEAD)
-        mine = [_user(payload) == user_id for payload in letters.column("payload").to_pylist()]
-        if any(mine):
-            yield pa.Table.from_batches([letters.filter(pa.array(mine))])
+    for partition in log.partitions(Topic.DEAD):
+        position, end = log.start_offset(Topic.DEAD, partition), log.end_offset(Topic.DEAD, partition)
+        while position < end:
+            frames = log.read(Topic.DEAD, partition, position, events_max=_READ_EVENTS, to_offset=end)
+            if not frames:
+                break
+            position = frames[-1].offset + 1
+            letters = frame.decode_all(frames, DEAD)
+            mine = [_user(payload) == user_id for payload in letters.column("payload").to_pylist()]
+            if any(mine):
+                yield pa.Table.from_batches([letters.filter(pa.array(mine))])
 
 
 def _user(payload: bytes) -> Any:

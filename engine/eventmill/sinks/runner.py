@@ -1,25 +1,30 @@
 """Feeding a store from the enriched topic: what to write and when; how exactly-once is kept is each store's own.
 
-The real-time store proves an insert by its token: an intent record with the offset range is durable before the insert, and
+The real-time store proves an insert by its token: intent records with the offsets are durable before the insert, and
 a range whose fate is unknown after a crash is inserted again under the same token. The lake proves it by the offsets in
 its snapshot summary: what the summary covers is not written again.
+
+One insert may take frames of many partitions. Its place in the store's own order is the sum of all partitions' positions
+before it, which only ever grows; frames follow one another from there by partition and offset (``Taken``). With one
+partition that is the frame's offset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from eventmill.core import frame, groups
-from eventmill.core.linger import linger
 from eventmill.core.log import Intent, Log
 from eventmill.core.schema import EVENT, Topic
 from eventmill.core.tail import StoredBatch, Tail
 
-PARTITION: Final = 0
+#: All that is left of a range.
+_ALL: Final = 1 << 62
 
 
 class TokenStore(Protocol):
@@ -33,13 +38,36 @@ class TokenStore(Protocol):
 class OffsetStore(Protocol):
     """A store that commits offsets together with rows."""
 
-    def append(self, batch: pa.Table, *, group: str, from_offset: int, to_offset: int) -> None:
-        """Store the rows and the offset range in one commit; a range that is stored already is passed over."""
+    def append(self, batch: pa.Table, *, group: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+        """Store the rows and each partition's offset range in one commit; what is stored already is passed over."""
         ...
 
-    def committed_offset(self) -> int:
+    def committed_offset(self, partition: int) -> int:
         """The next offset to store."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Frames for one insert: ``ranges`` by partition (from inclusive, to exclusive), ``base`` the place of the first one."""
+
+    base: int
+    ranges: Mapping[int, tuple[int, int]]
+    batches: Mapping[int, list[StoredBatch]]
+
+    def placed(self) -> list[StoredBatch]:
+        """All batches in order, each with its place in the store's own order instead of the offset."""
+        found, begin = [], self.base
+        for partition in sorted(self.ranges):
+            first, end = self.ranges[partition]
+            found += [StoredBatch(begin + stored.offset - first, stored.events) for stored in self.batches[partition]]
+            begin += end - first
+        return found
+
+    @property
+    def token(self) -> str:
+        """Names the insert for the store's own duplicate check."""
+        return f"{Topic.ENRICHED}:{self.base}:{self.base + sum(end - first for first, end in self.ranges.values())}"
 
 
 class SinkRunner:
@@ -61,14 +89,15 @@ class SinkRunner:
         self._events_max = events_max
         self._interval_s = interval_ms / 1000
         self._checkpoint = checkpoint
-        self._position = 0
+        self._positions: dict[int, int] = {}
+        self._first = 0
 
     def recover(self) -> None:
-        """Finish what a crash left open, and find the position to go on from."""
+        """Finish what a crash left open, and find the positions to go on from."""
         raise NotImplementedError
 
-    def write(self, batches: list[StoredBatch], to_offset: int) -> None:
-        """Store the batches, which end before ``to_offset``."""
+    def write(self, taken: Taken) -> None:
+        """Store the batches."""
         raise NotImplementedError
 
     def step(self, timeout_s: float, *, hurry: Callable[[], bool] = lambda: False) -> int:
@@ -76,32 +105,49 @@ class SinkRunner:
 
         Waits up to ``timeout_s`` for input, then until the batch is full, the interval has passed, or ``hurry()`` holds.
         """
-        if not self._log.wait(Topic.ENRICHED, PARTITION, self._position, timeout_s):
-            return 0
-        linger(
-            self._log,
-            self.group,
+        if not self._log.wait(
             Topic.ENRICHED,
-            PARTITION,
+            self._positions,
+            timeout_s,
             events_max=self._events_max,
-            seconds=self._interval_s,
+            linger_s=self._interval_s,
             enough=hurry,
-        )
-        batches = self._read(self._position, self._events_max)
-        if not batches:
+        ):
             return 0
-        following = batches[-1].offset + 1
-        self.write(batches, following)
-        self._position = following
-        return sum(stored.events.num_rows for stored in batches)
+        taken = self._take()
+        if not taken.ranges:
+            return 0
+        self.write(taken)
+        self._positions.update({partition: end for partition, (_, end) in taken.ranges.items()})
+        return sum(stored.events.num_rows for stored in taken.placed())
 
-    def _read(self, from_offset: int, events_max: int, to_offset: int | None = None) -> list[StoredBatch]:
+    def _take(self) -> Taken:
+        """Up to ``events_max`` events; another partition comes first each time."""
+        partitions = sorted(self._positions)
+        self._first = (self._first + 1) % len(partitions)
+        left, batches = self._events_max, {}
+        for partition in partitions[self._first :] + partitions[: self._first]:
+            found = self._read(partition, self._positions[partition], left) if left > 0 else []
+            if found:
+                batches[partition] = found
+                left -= sum(stored.events.num_rows for stored in found)
+        ranges = {each: (self._positions[each], found[-1].offset + 1) for each, found in batches.items()}
+        return Taken(sum(self._positions.values()), ranges, batches)
+
+    def _read(
+        self, partition: int, from_offset: int, events_max: int, to_offset: int | None = None
+    ) -> list[StoredBatch]:
         if self._tail is not None and to_offset is None:
             batches = self._tail.read(self.group, from_offset, events_max=events_max)
             if batches:
                 return batches
-        frames = self._log.read(Topic.ENRICHED, PARTITION, from_offset, events_max=events_max, to_offset=to_offset)
+        frames = self._log.read(Topic.ENRICHED, partition, from_offset, events_max=events_max, to_offset=to_offset)
         return [StoredBatch(stored.offset, frame.conform(frame.decode(stored), EVENT)) for stored in frames]
+
+    def _committed(self) -> dict[int, int]:
+        return {
+            each: self._log.committed(self.group, Topic.ENRICHED, each) for each in self._log.partitions(Topic.ENRICHED)
+        }
 
 
 class RealtimeRunner(SinkRunner):
@@ -123,28 +169,32 @@ class RealtimeRunner(SinkRunner):
         self._store = store
 
     def recover(self) -> None:
-        """Insert an open intent's range again under its token."""
-        self._position = self._log.committed(self.group, Topic.ENRICHED, PARTITION)
-        intent = self._log.intent(self.group, Topic.ENRICHED, PARTITION)
-        if intent is None:
+        """Insert the open intents' ranges again under their token."""
+        self._positions = self._committed()
+        found = (self._log.intent(self.group, Topic.ENRICHED, partition) for partition in self._positions)
+        intents = [intent for intent in found if intent is not None]
+        if not intents:
             return
-        self._insert(self._read(intent.from_offset, 1 << 62, intent.to_offset), intent)
-        self._position = intent.to_offset
+        ranges = {intent.partition: (intent.from_offset, intent.to_offset) for intent in intents}
+        batches = {each: self._read(each, first, _ALL, end) for each, (first, end) in ranges.items()}
+        self._insert(Taken(sum(self._positions.values()), ranges, batches))
+        self._positions.update({partition: end for partition, (_, end) in ranges.items()})
 
-    def write(self, batches: list[StoredBatch], to_offset: int) -> None:
+    def write(self, taken: Taken) -> None:
         """Intent, insert, commit."""
-        intent = Intent(self.group, Topic.ENRICHED, PARTITION, batches[0].offset, to_offset)
         with self._log.transaction() as transaction:
-            transaction.put_intent(intent)
+            for partition, (first, end) in taken.ranges.items():
+                transaction.put_intent(Intent(self.group, Topic.ENRICHED, partition, first, end))
         self._checkpoint("intent")
-        self._insert(batches, intent)
+        self._insert(taken)
 
-    def _insert(self, batches: list[StoredBatch], intent: Intent) -> None:
-        self._store.insert(with_log_offset(batches), intent.token)
+    def _insert(self, taken: Taken) -> None:
+        self._store.insert(with_log_offset(taken.placed()), taken.token)
         self._checkpoint("inserted")
         with self._log.transaction() as transaction:
-            transaction.commit_offset(self.group, Topic.ENRICHED, PARTITION, intent.to_offset)
-            transaction.clear_intent(self.group, Topic.ENRICHED, PARTITION)
+            for partition, (_, end) in taken.ranges.items():
+                transaction.commit_offset(self.group, Topic.ENRICHED, partition, end)
+                transaction.clear_intent(self.group, Topic.ENRICHED, partition)
         self._checkpoint("committed")
 
 
@@ -168,25 +218,26 @@ class LakeRunner(SinkRunner):
 
     def recover(self) -> None:
         """The lake's own offsets are the truth; the log's copy follows them."""
-        self._position = self._store.committed_offset()
-        if self._position != self._log.committed(self.group, Topic.ENRICHED, PARTITION):
-            self._commit()
+        committed = self._committed()
+        self._positions = {partition: self._store.committed_offset(partition) for partition in committed}
+        self._commit({each: end for each, end in self._positions.items() if end != committed[each]})
 
-    def write(self, batches: list[StoredBatch], to_offset: int) -> None:
+    def write(self, taken: Taken) -> None:
         """Append with offsets, then tell the log."""
-        events = pa.Table.from_batches([stored.events for stored in batches])
-        self._store.append(events, group=self.group, from_offset=batches[0].offset, to_offset=to_offset)
+        events = pa.Table.from_batches([stored.events for stored in taken.placed()])
+        self._store.append(events, group=self.group, ranges=taken.ranges)
         self._checkpoint("appended")
-        self._position = to_offset
-        self._commit()
+        self._commit({partition: end for partition, (_, end) in taken.ranges.items()})
 
-    def _commit(self) -> None:
-        with self._log.transaction() as transaction:
-            transaction.commit_offset(self.group, Topic.ENRICHED, PARTITION, self._position)
+    def _commit(self, offsets: Mapping[int, int]) -> None:
+        if offsets:
+            with self._log.transaction() as transaction:
+                for partition, offset in offsets.items():
+                    transaction.commit_offset(self.group, Topic.ENRICHED, partition, offset)
 
 
 def with_log_offset(batches: list[StoredBatch]) -> pa.Table:
-    """The events with a uint64 column ``log_offset``: each row's offset in the enriched topic."""
+    """The events with a uint64 column ``log_offset``: each row's place, which is its frame's."""
     events = pa.Table.from_batches([stored.events for stored in batches])
     offsets = np.array([stored.offset for stored in batches], np.uint64)
     return events.append_column("log_offset", pa.array(np.repeat(offsets, [len(stored.events) for stored in batches])))

@@ -44,6 +44,8 @@ def epochs(log: Log, partition: int = 0) -> list[Epoch]:
     position, end = log.start_offset(Topic.SCHEMAS, partition), log.end_offset(Topic.SCHEMAS, partition)
     while position < end:
         frames = log.read(Topic.SCHEMAS, partition, position, events_max=_READ_EVENTS, to_offset=end)
+        if not frames:
+            break
         rows = frame.decode_all(frames, SCHEMAS).to_pylist()
         found += [Epoch(row["from_offset"], load_set(row["content"])) for row in rows]
         position = frames[-1].offset + 1
@@ -60,9 +62,19 @@ class SchemaBook:
     """``recover``, ``turn_to``, ``adopt`` and ``current`` belong to the processor's thread."""
 
     def __init__(
-        self, log: Log, source: Source, *, refresh_s: float, reached: Callable[[bool], None] = lambda _: None
+        self,
+        log: Log,
+        source: Source,
+        *,
+        refresh_s: float,
+        reached: Callable[[bool], None] = lambda _: None,
+        partition: int = 0,
+        shared: SchemaBook | None = None,
     ) -> None:
         self._log = log
+        self._partition = partition
+        #: The book that asks the source; all partitions share it.
+        self._root = shared or self
         self._source = source
         self._refresh_s = refresh_s
         self._reached = reached
@@ -78,6 +90,14 @@ class SchemaBook:
         self.unjudged = 0
         #: What is in force now; ``None``: no schemas.
         self.current: Ruling | None = None
+
+    def of(self, partition: int) -> SchemaBook:
+        """The book of another partition of raw: offsets of its own, the same source."""
+        return SchemaBook(self._log, self._source, refresh_s=self._refresh_s, partition=partition, shared=self._root)
+
+    def count_unjudged(self, events: int) -> None:
+        """So many more events were accepted although nobody knows their schema."""
+        self._root.unjudged += events
 
     def start(self) -> None:
         """Ask the source once, then now and then beside the processor."""
@@ -123,9 +143,14 @@ class SchemaBook:
             newest = self._newest if self.reachable else None
         return None if newest is None else Ruling(newest.schemas)
 
+    def latest(self) -> Ruling | None:
+        """What the source had last, compiled for the processor's thread."""
+        with self._lock:
+            return self._newest
+
     def recover(self) -> None:
         """Read the records; to be called before a fold."""
-        self._epochs = epochs(self._log)
+        self._epochs = epochs(self._log, self._partition)
         self._offsets = [epoch.from_offset for epoch in self._epochs]
         self.current = None
 
@@ -142,16 +167,15 @@ class SchemaBook:
         if schemas.available and not schemas.schemas:
             self.current = None
         elif self.current is None or self.current.schemas.digest != schemas.digest:
-            with self._lock:
-                newest = self._newest
+            newest = self._root.latest()
             same = newest is not None and newest.schemas.digest == schemas.digest
             self.current = newest if same else Ruling(schemas)
 
     def adopt(self, offset: int) -> list[Frame]:
         """Put the newest schemas in force from ``offset`` on; gives the record for the transaction, if there is a change."""
         last = self._epochs[-1].schemas if self._epochs else None
-        with self._lock:
-            newest = None if self._newest is None else self._newest.schemas
+        latest = self._root.latest()
+        newest = None if latest is None else latest.schemas
         if newest is None:
             newest = last if last is not None else UNAVAILABLE
         if newest.digest == (last or NO_SCHEMAS).digest:
@@ -161,4 +185,4 @@ class SchemaBook:
         self._epochs.append(epoch)
         self._offsets.append(offset)
         self._use(newest)
-        return [record(epoch)]
+        return [record(epoch, self._partition)]

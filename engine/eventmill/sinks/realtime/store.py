@@ -74,8 +74,11 @@ class RealtimeStore:
         self._clients = Clients(path, ddl.DATABASE)
         self._twins = Twins(self._clients, ddl.EVENTS)
         self._insert_lock = threading.Lock()
+        self._known_lock = threading.Lock()
         #: The last offset stored; null while the fate of the last insert is unknown.
         self._stored_through: int | None = None
+        #: The last offset known to be stored, also while more are being inserted.
+        self._known_through: int | None = None
         try:
             is_new = self._clients.query(_TABLES).num_rows == 0
             for statement in ddl.create(window):
@@ -113,6 +116,17 @@ class RealtimeStore:
             if not certain:
                 self._run(ddl.attach_views())
             self._stored_through = last
+            with self._known_lock:
+                self._known_through = last
+
+    def stored_through(self) -> int:
+        """The newest log offset of which all rows are stored; -1 = none. A query the first time only."""
+        if self._known_through is None:
+            found = self._clients.query(f"SELECT if(count() = 0, -1, toInt64(max(log_offset))) FROM {ddl.EVENTS}")
+            newest = int(found.column(0)[0].as_py())
+            with self._known_lock:
+                self._known_through = newest if self._known_through is None else self._known_through
+        return self._known_through
 
     def contains(self, ids: pa.Array, events: pa.Array, timestamps: pa.Array) -> pa.BooleanArray:
         """Which ids (16 bytes each) are stored; event names and times only say where to look first."""

@@ -62,7 +62,7 @@ export async function arrow(path, body, signal) {
   return (await ask(path, { method: "POST", body: JSON.stringify(body), headers: more, signal })).blob();
 }
 
-/** An endless answer of server-sent events: calls `onevent(data)` for each until the signal ends it. */
+/** An answer of server-sent events: calls `onevent(data, kind, id)` for each until it ends; `data` is null where only the id goes on. */
 export async function stream(path, body, onevent, signal) {
   const sends = body !== null;
   const answer = await fetch(path, {
@@ -86,15 +86,19 @@ export async function stream(path, body, onevent, signal) {
 
 function emit(part, onevent) {
   let kind = "message";
+  let id = null;
   const data = [];
   for (const line of part.split("\n")) {
     if (line.startsWith("data:")) data.push(line.slice(5).trimStart());
     else if (line.startsWith("event:")) kind = line.slice(6).trim();
+    else if (line.startsWith("id:")) id = line.slice(3).trim();
   }
-  if (data.length) onevent(JSON.parse(data.join("\n")), kind);
+  if (data.length || id !== null) onevent(data.length ? JSON.parse(data.join("\n")) : null, kind, id);
 }
 
-export const trends = (body, signal) => post("/v1/query/trends", body, signal);
+/** A question of any kind of the query service. */
+export const query = (kind, body, signal) => post(`/v1/query/${kind}`, body, signal);
+export const trends = (body, signal) => query("trends", body, signal);
 export const sql = (query, signal, parameters = {}) => post("/v1/query/sql", { query, parameters }, signal);
 
 /** The rows of an answer as objects. */

@@ -7,6 +7,7 @@ export const PAGES = [
   { name: "explore", title: "Explore", group: "Ask", icon: "M3 3v14h14M6 13l3.5-4 3 2.5L17 6", load: () => import("./pages/explore.js") },
   { name: "funnels", title: "Funnels", group: "Ask", icon: "M3 4h14l-5 6v6l-4-2v-4z", load: () => import("./pages/funnels.js") },
   { name: "retention", title: "Retention", group: "Ask", icon: "M3 3h14v14H3zM3 8h14M8 3v14M8 13h5M13 8v5", load: () => import("./pages/retention.js") },
+  { name: "paths", title: "Paths", group: "Ask", icon: "M3 10h4c4 0 3-6 7-6h3M7 10h10M7 10c4 0 3 6 7 6h3", load: () => import("./pages/paths.js") },
   { name: "sessions", title: "Sessions", group: "Ask", icon: "M10 3a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM10 6v4l3 2", load: () => import("./pages/sessions.js") },
   { name: "users", title: "User timeline", group: "Ask", icon: "M10 3a3.2 3.2 0 1 0 0 6.4A3.2 3.2 0 0 0 10 3zM4 17c0-3.5 2.5-5.2 6-5.2s6 1.7 6 5.2", load: () => import("./pages/users.js") },
   { name: "sql", title: "SQL", group: "Ask", icon: "M4 5l5 5-5 5M10 15h6", load: () => import("./pages/sql.js") },

@@ -1,13 +1,12 @@
 // How many devices take these steps, in this order, within a time.
 
-import { records, sql } from "../api.js";
+import { query, records, sql } from "../api.js";
 import { choice, field, fill, h, suggested } from "../dom.js";
 import { duration, label, number, share } from "../format.js";
 import { FIELDS } from "../parts/filters.js";
 import { card, head, origin } from "../parts/page.js";
-import { rangeOf, rangePicker } from "../parts/range.js";
+import { iso, rangeOf, rangePicker } from "../parts/range.js";
 import { empty, show } from "../parts/states.js";
-import { storeOf, storePicker, within } from "../parts/store.js";
 import { table as sheet } from "../parts/table.js";
 
 const STEPS_MAX = 8;
@@ -35,17 +34,17 @@ export function render(root, { params, keep, signal }) {
     const named = steps.filter(Boolean);
     return show(result, async (mine) => {
       if (named.length < 2) return empty("A funnel has at least two steps", "Name an event for each.");
-      const from = storeOf(state);
       const window = WINDOWS.some(([ms]) => String(ms) === state.window) ? Number(state.window) : 3_600_000;
       const by = FIELDS.includes(state.by) ? state.by : null;
       const range = rangeOf(state);
-      const answer = await sql(statement(from, named, window, by), mine, { from: range.from, to: range.to, ...Object.fromEntries(named.map((name, i) => [`s${i}`, name])) });
-      return drawn(records(answer), named, window, by, answer.meta);
+      const body = { steps: named.map((event) => ({ event })), from: iso(range.from), to: iso(range.to), window: `${window}ms` };
+      const [whole, parts] = await Promise.all([query("funnel", body, mine), by && query("funnel", { ...body, breakdown: by, limit: GROUPS_MAX }, mine)]);
+      return drawn(records(whole), parts && records(parts), named, window, by, whole.meta);
     }, signal);
   }
 
   const byField = choice([["", "Nothing"], ...FIELDS.filter((name) => !["event", "type", "user_id", "device_id", "session_id"].includes(name)).map((name) => [name, name])], state.by ?? "", (value) => changed({ by: value || null }));
-  fill(root, head("Funnels", "Devices that take these steps in this order", storePicker(state, changed), rangePicker(state, changed)),
+  fill(root, head("Funnels", "Devices that take these steps in this order", rangePicker(state, changed)),
     h("div.split", h("section.card", h("h2", "Steps"), h("div.form", list,
       field("All within", choice(WINDOWS.map(([ms, name]) => [String(ms), name]), state.window ?? "3600000", (value) => changed({ window: value }))), field("Break down by", byField))), h("section.card", result)));
   form();
@@ -61,32 +60,19 @@ function stepsOf(text) {
   return [...USUAL];
 }
 
-function statement(from, steps, window, by) {
-  const conditions = steps.map((_, i) => `event = {s${i}:String}`);
-  return `SELECT ${by ? "label, " : ""}level, count() AS devices FROM (
-  SELECT device_id, ${by ? `any(${by}) AS label, ` : ""}windowFunnel(${window})(toUInt64(toUnixTimestamp64Milli(timestamp)), ${conditions.join(", ")}) AS level
-  FROM ${from} WHERE ${within(from)} AND event IN (${steps.map((_, i) => `{s${i}:String}`).join(", ")}) GROUP BY device_id)
-GROUP BY ${by ? "label, " : ""}level`;
-}
-
-/** How many reached each step: those of a level reached all below it. */
-function reached(rows, count) {
-  return Array.from({ length: count }, (_, i) => rows.reduce((sum, { level, devices }) => sum + (level > i ? Number(devices) : 0), 0));
-}
-
-function drawn(rows, steps, window, by, meta) {
-  const all = reached(rows, steps.length);
-  if (!all[0]) return [empty("No device took the first step", "Take a longer time range, or another event."), origin(meta)];
-  const bars = h("ol.funnel", steps.map((step, i) => {
+function drawn(steps, parts, names, window, by, meta) {
+  const first = steps[0].count;
+  if (!first) return [empty("No device took the first step", "Take a longer time range, or another event."), origin(meta)];
+  const bars = h("ol.funnel", steps.map(({ event, count, conversion, step_conversion: kept, p50_ms: half, p95_ms: most }, i) => {
     const bar = h("i.s0");
-    bar.style.width = `${(all[i] / all[0]) * 100}%`;
-    return h("li", h("div.row.tight", h("strong", `${i + 1}. ${step}`), h("span.amount", number(all[i]), h("small", ` ${share(all[i], all[0])}`))), h("span.track", bar),
-      i > 0 && h("span.note", `${share(all[i], all[i - 1])} of the step before, ${number(all[i - 1] - all[i])} lost`));
+    bar.style.width = `${conversion * 100}%`;
+    return h("li", h("div.row.tight", h("strong", `${i + 1}. ${event}`), h("span.amount", number(count), h("small", ` ${share(conversion, 1)}`))), h("span.track", bar),
+      i > 0 && h("span.note", `${share(kept, 1)} of the step before, ${number(steps[i - 1].count - count)} lost${half === null ? "" : `; half take up to ${duration(half)}, 95 of 100 up to ${duration(most)}`}`));
   }));
-  const groups = by ? [...Map.groupBy(rows, ({ label: name }) => name)].map(([name, found]) => [label(name), ...reached(found, steps.length)]).sort((a, b) => b[1] - a[1]).slice(0, GROUPS_MAX) : [];
+  const groups = parts ? [...Map.groupBy(parts, ({ breakdown }) => breakdown)].map(([name, found]) => [label(name), ...found.map(({ count }) => count), found.at(-1).conversion]) : [];
   return [
-    h("h2", `${share(all.at(-1), all[0])} take all ${steps.length} steps within ${duration(window)}`), bars,
-    by && sheet({ caption: `By ${by}`, low: true, rows: groups.map((row) => [...row, row.at(-1) / (row[1] || 1)]), columns: [{ name: by, num: false }, ...steps.map((name) => ({ name, num: true, format: number })), { name: "All steps", num: true, format: (part) => share(part, 1) }] }),
+    h("h2", `${share(steps.at(-1).conversion, 1)} take all ${steps.length} steps within ${duration(window)}`), bars,
+    by && sheet({ caption: `By ${by}`, low: true, rows: groups, columns: [{ name: by, num: false }, ...names.map((name) => ({ name, num: true, format: number })), { name: "All steps", num: true, format: (part) => share(part, 1) }] }),
     origin(meta),
   ];
 }

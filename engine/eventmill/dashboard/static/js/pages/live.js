@@ -1,30 +1,25 @@
 // Events as they are stored, the newest first.
 
-import { records, sql } from "../api.js";
+import { sql, stream } from "../api.js";
 import { choice, fill, h, suggested } from "../dom.js";
 import { moment, number } from "../format.js";
 import { card, head } from "../parts/page.js";
 import { noEvents, repeat, wrong } from "../parts/states.js";
 
-const LOOK_MS = 1_500;
 const SHOWN = 100;
-const FIRST = "SELECT max(inserted_at) AS newest FROM events";
-/** Rows inserted since the last look. Those of one insert have one time, so that none falls between two looks. */
-const SINCE = `SELECT inserted_at, event_id, event, type, timestamp, platform, app_version, device_id, user_id, properties FROM events
-WHERE inserted_at > fromUnixTimestamp64Milli({since:Int64}, 'UTC') AND ({event:String} = '' OR event = {event:String}) AND ({who:String} = '' OR user_id = {who:String} OR device_id = {who:String})
-ORDER BY inserted_at DESC, timestamp DESC LIMIT ${SHOWN}`;
-/** How far back the first look goes, so that a quiet server shows something. */
-const BEFORE_MS = 60_000;
+/** Between two answers; the server waits for events itself. */
+const AGAIN_MS = 500;
 
 export function render(root, { params, keep, signal }) {
   const state = { event: params.event ?? "", who: params.who ?? "" };
-  let since = null;
+  let after = null;
+  let looking = null;
   let paused = false;
   let seen = 0;
   const body = h("tbody");
   const note = h("p.note", { role: "status" }, "Waiting for events");
   const problem = h("div");
-  const again = (changes) => { Object.assign(state, changes); keep(changes); since = null; seen = 0; fill(body); look(); };
+  const again = (changes) => { Object.assign(state, changes); keep(changes); after = null; seen = 0; fill(body); look(); };
   const event = suggested({ value: state.event, placeholder: "All events", "aria-label": "Event", onchange: () => again({ event: event.input.value.trim() }) });
   const who = h("input", { type: "text", value: state.who, placeholder: "User or device id", "aria-label": "User or device id", onchange: () => again({ who: who.value.trim() }) });
   const pause = h("button.main", { type: "button", onclick: () => { paused = !paused; fill(pause, paused ? "Go on" : "Pause"); if (!paused) look(); } }, "Pause");
@@ -34,29 +29,33 @@ export function render(root, { params, keep, signal }) {
 
   async function look() {
     if (paused) return;
+    const asked = new AbortController();
+    looking?.abort();
+    looking = asked;
+    const query = new URLSearchParams(Object.entries({ event: state.event, id: state.who, after }).filter(([, value]) => value));
     try {
-      if (since === null) {
-        const { rows } = await sql(FIRST, signal);
-        const newest = Date.parse(rows[0]?.[0]);
-        if (!(newest > 0)) { fill(problem, noEvents()); return; }
-        since = newest - BEFORE_MS;
-      }
-      const found = records(await sql(SINCE, signal, { since, event: state.event, who: state.who }));
-      fill(problem);
+      const found = [];
+      let skipped = false;
+      await stream(`/v1/live?${query}`, null, (data, kind, id) => {
+        if (id !== null) after = id;
+        if (kind === "skipped") skipped = true;
+        else if (data) found.push(data);
+      }, AbortSignal.any([asked.signal, signal]));
+      if (asked.signal.aborted) return;
+      fill(problem, after === null && noEvents());
       if (found.length) {
-        since = Date.parse(found[0].inserted_at);
         seen += found.length;
-        body.prepend(...found.map(line));
+        body.prepend(...found.reverse().map(line));
         while (body.childElementCount > SHOWN) body.lastChild.remove();
       }
-      fill(note, seen ? `${number(body.childElementCount)} shown${found.length === SHOWN ? `; more than ${SHOWN} at a time came, so some are left out` : ""}. Looks every ${LOOK_MS / 1000} s.` : "Nothing yet that fits; waiting.");
+      fill(note, seen ? `${number(body.childElementCount)} shown${skipped ? "; more came at a time than are shown, so some are left out" : ""}.` : "Nothing yet that fits; waiting.");
     } catch (error) {
-      if (!signal.aborted) fill(problem, wrong(error, look));
+      if (!signal.aborted && !asked.signal.aborted) fill(problem, wrong(error, look));
     }
   }
 
   sql("SELECT event, sum(events) AS n FROM events_1m GROUP BY event ORDER BY n DESC LIMIT 500", signal).then(({ rows }) => event.suggest(rows.map(([name]) => name))).catch(() => {});
-  repeat(look, LOOK_MS, signal);
+  repeat(look, AGAIN_MS, signal);
 }
 
 function line({ event, type, timestamp, platform, app_version: version, device_id: device, user_id: user, properties }) {

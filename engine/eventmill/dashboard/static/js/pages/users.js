@@ -1,14 +1,12 @@
 // One user's or device's events, session by session.
 
-import { records, sql } from "../api.js";
+import { query, records, sql } from "../api.js";
 import { fill, h } from "../dom.js";
 import { duration, moment, number, utc } from "../format.js";
 import { card, figure, head, origin } from "../parts/page.js";
 import { empty, show } from "../parts/states.js";
-import { storeOf, storePicker } from "../parts/store.js";
 
-const EVENTS_MAX = 1_000;
-const COLUMNS = "event, type, timestamp, toString(session_id) AS session, device_id, user_id, platform, app_version, os_version, device_model, country, properties";
+const EVENTS = 500;
 const RECENT = "SELECT user_id, count() AS events, max(timestamp) AS last FROM events WHERE user_id IS NOT NULL AND timestamp >= now() - INTERVAL 1 DAY GROUP BY user_id ORDER BY last DESC LIMIT 12";
 
 export function render(root, { params, keep, signal }) {
@@ -21,15 +19,15 @@ export function render(root, { params, keep, signal }) {
   function draw() {
     return show(result, async (mine) => {
       if (!state.id) return suggestions(mine, (id) => { input.value = id; changed({ id }); });
-      const table = storeOf(state);
-      const answer = await sql(`SELECT ${COLUMNS} FROM ${table} WHERE user_id = {id:String} OR device_id = {id:String} OR anonymous_id = {id:String} ORDER BY timestamp DESC LIMIT ${EVENTS_MAX}`, mine, { id: state.id });
-      const found = records(answer);
-      if (!found.length) return h("section.card", empty(`No events of ${state.id}`, table === "events" ? "Look in the lake for older ones, and check the spelling." : "Check the spelling."));
-      return timeline(found, answer.meta);
+      const more = h("div.stack");
+      const found = await page(state.id, null, mine);
+      if (!found.events.length) return h("section.card", empty(`No events of ${state.id}`, "None in the last 90 days; check the spelling."));
+      next(more, state.id, found.meta.cursor, found.events.at(-1).session_id, signal);
+      return [...summary(found), origin(found.meta), sessionsOf(found.events), more];
     }, signal);
   }
 
-  fill(root, head("User timeline", "What one user or device did, session by session", storePicker(state, changed), find), result);
+  fill(root, head("User timeline", "What one user or device did, session by session", find), result);
   draw();
 }
 
@@ -39,24 +37,41 @@ async function suggestions(signal, use) {
   return card("Whose events?", "Users seen last", h("div.tools", rows.map(([id]) => h("button.small.ghost", { type: "button", onclick: () => use(id) }, id))));
 }
 
-function timeline(found, meta) {
+async function page(id, cursor, signal) {
+  const answer = await query("timeline", { id, limit: EVENTS, ...(cursor && { cursor }) }, signal);
+  return { events: records(answer), meta: answer.meta };
+}
+
+/** A button that adds the page behind `cursor`; nothing after the last one. */
+function next(slot, id, cursor, last, signal) {
+  if (!cursor) return fill(slot);
+  const further = h("button", { type: "button", onclick: () => show(slot, async (mine) => {
+    const { events, meta } = await page(id, cursor, mine);
+    const more = h("div.stack");
+    next(more, id, meta.cursor, events.at(-1)?.session_id, signal);
+    return [events[0]?.session_id === last && h("p.note", "The session goes on:"), sessionsOf(events), more];
+  }, signal) }, "Earlier events");
+  return fill(slot, further);
+}
+
+function summary({ events, meta }) {
+  const count = (name) => new Set(events.map((event) => event[name]).filter((value) => value !== null)).size;
+  const [last, first] = [events[0], events.at(-1)];
+  return [h("div.grid.figures", [
+    figure("Events", `${number(events.length)}${meta.cursor ? "+" : ""}`, meta.cursor ? "the newest" : `since ${moment(Date.parse(first.timestamp))}`),
+    figure("Sessions", number(count("session_id")), `${number(count("device_id"))} ${count("device_id") === 1 ? "device" : "devices"}`),
+    figure("Last seen", moment(Date.parse(last.timestamp)), utc(Date.parse(last.timestamp))),
+    figure("With", last.device_model ?? last.platform ?? "–", [last.platform, last.os_version, last.app_version && `app ${last.app_version}`, last.country].filter(Boolean).join(", ")),
+  ])];
+}
+
+function sessionsOf(events) {
   const sessions = [];
-  for (const event of found) {
-    if (sessions.at(-1)?.id !== event.session) sessions.push({ id: event.session, events: [] });
-    sessions.at(-1).events.push(event);
+  for (const event of events) {
+    if (sessions.at(-1)?.[0].session_id !== event.session_id) sessions.push([]);
+    sessions.at(-1).push(event);
   }
-  const count = (name) => new Set(found.map((event) => event[name]).filter((value) => value !== null)).size;
-  const [last, first] = [found[0], found.at(-1)];
-  return [
-    h("div.grid.figures", [
-      figure("Events", `${number(found.length)}${found.length === EVENTS_MAX ? "+" : ""}`, found.length === EVENTS_MAX ? "the newest" : `since ${moment(Date.parse(first.timestamp))}`),
-      figure("Sessions", number(count("session")), `${number(count("device_id"))} ${count("device_id") === 1 ? "device" : "devices"}`),
-      figure("Last seen", moment(Date.parse(last.timestamp)), utc(Date.parse(last.timestamp))),
-      figure("With", last.device_model ?? last.platform ?? "–", [last.platform, last.os_version, last.app_version && `app ${last.app_version}`, last.country].filter(Boolean).join(", ")),
-    ]),
-    origin(meta),
-    sessions.map(({ events }) => session(events)),
-  ];
+  return sessions.map(session);
 }
 
 function session(events) {

@@ -1,0 +1,228 @@
+"""A producer that publishes transactions, or just frames.
+
+After an error whose outcome is unclear nobody knows whether the transaction stands, and librdkafka cannot find out
+(it lacks KIP-890). Then the producer is thrown away; the next one under the same ``transactional.id`` settles the old
+transaction when it begins, and what is committed tells the truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from eventmill.core.errors import LogUnavailable
+from eventmill.core.log import Count, Frame, Intent
+from eventmill.core.schema import Hop, Topic
+from eventmill.log.kafka import messages
+from eventmill.log.kafka.clients import REQUEST_S, asking
+
+_POLL_S: Final = 0.05
+#: Events of the ledger, summed: per hour, per (hop, reason).
+Totals: TypeAlias = dict[int, dict[tuple[Hop, str], int]]
+
+
+class Draft:
+    """``core.log.Transaction``: collects, and is published at the end."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[Frame, list[int], int]] = []
+        self.offsets: dict[tuple[str, Topic, int], int] = {}
+        self.intents: dict[tuple[str, Topic, int], Intent | None] = {}
+        self.counts: list[Count] = []
+        #: Messages for topics that are not ours: topic, key, value.
+        self.others: list[tuple[str, bytes, bytes]] = []
+
+    def append(self, frames: Iterable[Frame]) -> list[int]:
+        """See ``core.log.Transaction.append``; the offsets are there once the transaction is."""
+        given = list(frames)
+        offsets = [-1] * len(given)
+        self.frames += [(frame, offsets, place) for place, frame in enumerate(given)]
+        return offsets
+
+    def commit_offset(self, group: str, topic: Topic, partition: int, offset: int) -> None:
+        """See ``core.log.Transaction.commit_offset``."""
+        self.offsets[group, topic, partition] = offset
+
+    def count(self, counts: Iterable[Count]) -> None:
+        """See ``core.log.Transaction.count``."""
+        self.counts += counts
+
+    def put_intent(self, intent: Intent) -> None:
+        """See ``core.log.Transaction.put_intent``."""
+        self.intents[intent.group, intent.topic, intent.partition] = intent
+
+    def clear_intent(self, group: str, topic: Topic, partition: int) -> None:
+        """See ``core.log.Transaction.clear_intent``."""
+        self.intents[group, topic, partition] = None
+
+    @property
+    def publishes(self) -> bool:
+        """Whether there is anything but offsets."""
+        return bool(self.frames or self.counts)
+
+
+class Outbox:
+    """Safe to share between threads; one transaction at a time. ``settings`` are a producer's."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        name: Callable[[Topic], str],
+        ledger: str,
+        *,
+        checkpoint: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._settings = dict(settings)
+        self._transactional = "transactional.id" in settings
+        self._name, self._ledger = name, ledger
+        self._lock = threading.Lock()
+        self._producer: Producer | None = None
+        self._frames = self._events = 0
+        self._run = ""
+        self._totals: Totals = {}
+
+    @property
+    def events_a_frame(self) -> float:
+        """The mean of what it has published into raw."""
+        return self._events / self._frames if self._frames else 1.0
+
+    def publish(self, draft: Draft, metadata: Callable[[str], Any]) -> None:
+        """Make all of it durable; ``metadata`` gives a group's. Raises ``LogUnavailable`` when it is not, or may not be."""
+        with self._lock:
+            producer = self._ready()
+            if not self._transactional:
+                if draft.offsets or draft.counts:
+                    raise LogUnavailable("offsets and counts need a transactional producer")
+                self._flush(producer, draft)
+                return
+            try:
+                totals = self._in_transaction(producer, draft, metadata)
+            except KafkaException as error:
+                self._give_up(producer, error)
+                raise LogUnavailable(f"Kafka: the transaction failed: {error.args[0]}; it is tried again") from error
+            except BaseException:
+                self._drop()
+                raise
+            self._totals.update(totals)
+
+    def _ready(self) -> Producer:
+        if self._producer is None:
+            with asking("making a producer"):
+                producer = Producer(self._settings)
+                if self._transactional:
+                    producer.init_transactions(REQUEST_S)
+            # Sums begin anew: nobody knows which of the old ones stand.
+            self._run, self._totals = uuid.uuid4().hex, {}
+            self._producer = producer
+        return self._producer
+
+    def _in_transaction(self, producer: Producer, draft: Draft, metadata: Callable[[str], Any]) -> Totals:
+        producer.begin_transaction()
+        failed = self._produce(producer, draft.frames)
+        for topic, key, value in draft.others:
+            self._send(producer, topic, key=key, value=value)
+        totals = self._counted(producer, draft.counts)
+        self._checkpoint("produced")
+        by_group: dict[str, list[TopicPartition]] = defaultdict(list)
+        for (group, topic, partition), offset in draft.offsets.items():
+            by_group[group].append(TopicPartition(self._name(topic), partition, offset))
+        for group, offsets in by_group.items():
+            producer.send_offsets_to_transaction(offsets, metadata(group), REQUEST_S)
+        self._checkpoint("offsets sent")
+        producer.commit_transaction(REQUEST_S)
+        self._checkpoint("committed")
+        if failed:
+            raise KafkaException(failed[0])
+        return totals
+
+    def _flush(self, producer: Producer, draft: Draft) -> None:
+        with asking("producing"):
+            failed = self._produce(producer, draft.frames)
+            left = producer.flush(self._settings["delivery.timeout.ms"] / 1000 + 1.0)
+        if left:
+            self._drop()
+        if failed or left:
+            why = failed[0].str() if failed else "no answer in time"
+            raise LogUnavailable(f"Kafka did not take {max(len(failed), left)} of {len(draft.frames)} frames: {why}")
+
+    def _produce(self, producer: Producer, frames: Sequence[tuple[Frame, list[int], int]]) -> list[KafkaError]:
+        failed: list[KafkaError] = []
+
+        def delivered(offsets: list[int], place: int) -> Callable[[KafkaError | None, Message], None]:
+            def hear(error: KafkaError | None, message: Message) -> None:
+                if error is not None:
+                    failed.append(error)
+                offsets[place] = message.offset() or 0
+
+            return hear
+
+        for frame, offsets, place in frames:
+            if frame.topic is Topic.RAW:
+                self._frames, self._events = self._frames + 1, self._events + frame.events
+            self._send(
+                producer,
+                self._name(frame.topic),
+                value=bytes(frame.payload),
+                key=frame.key,
+                partition=frame.partition,
+                headers=messages.headers(frame),
+                on_delivery=delivered(offsets, place),
+            )
+        return failed
+
+    def _counted(self, producer: Producer, counts: Sequence[Count]) -> Totals:
+        """Send each touched hour's new sum under a key of this run, so that the topic can be compacted."""
+        totals: Totals = {}
+        for count in counts:
+            sums = totals.setdefault(count.hour, dict(self._totals.get(count.hour, {})))
+            sums[count.hop, count.reason] = sums.get((count.hop, count.reason), 0) + count.events
+        for hour, sums in totals.items():
+            lines = [Count(hop, hour, events, reason) for (hop, reason), events in sums.items()]
+            self._send(
+                producer,
+                self._ledger,
+                value=messages.dump(lines),
+                key=f"{self._run}:{hour}".encode(),
+                partition=0,
+                headers=[(messages.EVENTS, b"1")],
+            )
+        return totals
+
+    def _send(self, producer: Producer, topic: str, **message: Any) -> None:
+        while True:
+            try:
+                producer.produce(topic, **message)
+            except BufferError:
+                producer.poll(_POLL_S)  # the queue is full until some of it is delivered
+                continue
+            producer.poll(0)
+            return
+
+    def _give_up(self, producer: Producer, error: KafkaException) -> None:
+        cause = error.args[0]
+        if isinstance(cause, KafkaError) and cause.txn_requires_abort():
+            try:
+                producer.abort_transaction(REQUEST_S)
+            except KafkaException:
+                self._drop()
+            self._run, self._totals = uuid.uuid4().hex, {}
+            return
+        self._drop()
+
+    def _drop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(KafkaException):
+                producer.purge()
+
+    def close(self) -> None:
+        """Let go of the producer; what is not published yet is lost."""
+        with self._lock:
+            self._drop()

@@ -1,0 +1,121 @@
+"""Eventmill's topics: making them, and checking that they still are as they must be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
+
+from eventmill.core.clock import parse_duration_ms
+from eventmill.core.config import Config
+from eventmill.core.errors import ConfigError
+from eventmill.core.schema import Topic
+from eventmill.log.kafka.clients import MESSAGE_BYTES_MAX, REQUEST_S, asking, common
+
+#: The ledger's sums; see ``outbox``.
+LEDGER: Final = "ledger"
+#: Topics with as many partitions as raw: what is derived from a partition of raw stays in its partition.
+SPREAD: Final = (Topic.RAW, Topic.ENRICHED, Topic.SCHEMAS)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A topic as it must be."""
+
+    name: str
+    partitions: int
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One topic: what stands in the way of using it; ``problem`` is empty when nothing does."""
+
+    name: str
+    partitions: int
+    problem: str
+
+
+def wanted(config: Config) -> list[Wanted]:
+    """All topics of a configuration."""
+    copies = {"min.insync.replicas": str(config.kafka.min_insync), "max.message.bytes": str(MESSAGE_BYTES_MAX)}
+    keep = {**copies, "cleanup.policy": "delete", "retention.ms": str(parse_duration_ms(config.log.retention))}
+    forever = {**copies, "cleanup.policy": "delete", "retention.ms": "-1"}
+    dead = {**keep, "retention.ms": str(parse_duration_ms(config.log.dead_retention))}
+    settings = {Topic.DEAD: dead, Topic.SCHEMAS: forever}
+    found = [
+        Wanted(
+            f"{config.log.prefix}.{topic}",
+            config.kafka.partitions if topic in SPREAD else 1,
+            settings.get(topic, keep),
+        )
+        for topic in Topic
+    ]
+    if config.kafka.mirror:
+        found.append(Wanted(config.kafka.mirror, config.kafka.partitions, keep))
+    return [*found, Wanted(f"{config.log.prefix}.{LEDGER}", 1, {**copies, "cleanup.policy": "compact"})]
+
+
+def create(config: Config) -> list[str]:
+    """Make the topics that are missing, and add partitions where there are fewer; gives what was done.
+
+    Raises ``LogUnavailable`` when the brokers do not answer, ``ConfigError`` when they refuse.
+    """
+    admin = AdminClient(common(config.kafka))
+    with asking("listing topics"):
+        there = admin.list_topics(timeout=REQUEST_S).topics
+    done = []
+    for topic in wanted(config):
+        if topic.name not in there:
+            new = NewTopic(topic.name, topic.partitions, config.kafka.replication, config=topic.settings)
+            _settle(admin.create_topics([new])[topic.name], f"making topic {topic.name}")
+            done.append(f"made {topic.name} with {topic.partitions} partitions")
+        elif len(there[topic.name].partitions) < topic.partitions:
+            more = NewPartitions(topic.name, topic.partitions)
+            _settle(admin.create_partitions([more])[topic.name], f"adding partitions to {topic.name}")
+            done.append(
+                f"{topic.name} has {topic.partitions} partitions now, {len(there[topic.name].partitions)} before"
+            )
+    return done
+
+
+def check(config: Config) -> list[Finding]:
+    """What is wrong with the topics. Raises ``LogUnavailable`` when the brokers do not answer."""
+    admin = AdminClient(common(config.kafka))
+    with asking("listing topics"):
+        there = admin.list_topics(timeout=REQUEST_S).topics
+    return [_finding(admin, topic, there.get(topic.name)) for topic in wanted(config)]
+
+
+def _finding(admin: AdminClient, topic: Wanted, found: object) -> Finding:
+    if found is None:
+        return Finding(topic.name, 0, "it is not there; `eventmill topics create` makes it")
+    partitions = len(getattr(found, "partitions", {}))
+    resource = ConfigResource(ResourceType.TOPIC, topic.name)
+    with asking(f"asking for the settings of {topic.name}"):
+        settings = admin.describe_configs([resource])[resource].result(REQUEST_S)
+    wrong = [
+        f"{name} is {settings[name].value}, {value} is wanted"
+        for name, value in topic.settings.items()
+        if name in settings and settings[name].value != value
+    ]
+    if partitions < topic.partitions:
+        wrong.insert(
+            0, f"it has {partitions} partitions, {topic.partitions} are wanted; `eventmill topics create` adds them"
+        )
+    if partitions > topic.partitions:
+        wrong.insert(
+            0, f"it has {partitions} partitions, kafka.partitions says {topic.partitions}; set that to {partitions}"
+        )
+    return Finding(topic.name, partitions, "; ".join(wrong))
+
+
+def _settle(future: object, what: str) -> None:
+    try:
+        future.result(REQUEST_S)  # type: ignore[attr-defined]
+    except KafkaException as error:
+        raise ConfigError(
+            f"{what} was refused: {error.args[0].str()}; are there as many brokers as kafka.replication says?"
+        ) from error

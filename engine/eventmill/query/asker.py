@@ -1,0 +1,146 @@
+"""Asking the real-time store's ClickHouse, which reads the lake too: limits, estimates, and whose mistake an error is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+
+from eventmill.core.config import QueryConfig
+from eventmill.core.errors import QueryError, StoreError
+from eventmill.query.scan import Plan
+
+RESULT_BYTES_MAX: Final = 256_000_000
+OUT_OF_TIME: Final = 159
+_TOO_MUCH_RESULT: Final = 396
+_OUT_OF_MEMORY: Final = 241
+_READ_ONLY: Final = 164
+#: ClickHouse's codes for troubles of its own: a file gone, the disk full, a checksum wrong. 0 is not ClickHouse's.
+_TROUBLES: Final = frozenset([0, 40, 74, 75, 76, 107, 228, 243, 271, 1000, 1001])
+#: The lake's name among the tables.
+LAKE: Final = "lake.events"
+_ROW_BYTES: Final = (
+    "SELECT sum(bytes_on_disk) / greatest(sum(rows), 1) FROM system.parts "
+    "WHERE active AND database = {database:String} AND table = {table:String}"
+)
+#: Rows to be read, by table.
+Estimate = dict[str, int]
+
+
+class Store(Protocol):
+    """What is asked of the real-time store. Every method may raise ``StoreError`` with ClickHouse's code."""
+
+    def query_arrow(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> pa.Table:
+        """Run a SELECT of ours."""
+        ...
+
+    def query_readonly(self, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> pa.Table:
+        """Run a SELECT of somebody else."""
+        ...
+
+    def explain_readonly(
+        self, kind: str, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+    ) -> list[list[str]]:
+        """Rows of ``EXPLAIN kind``."""
+        ...
+
+    def command(self, statement: str) -> None:
+        """Run a statement of ours that answers nothing."""
+        ...
+
+    def stored_through(self) -> int:
+        """The newest log offset of which all rows are stored; -1 = none."""
+        ...
+
+
+class Asker:
+    """Safe to share between threads."""
+
+    def __init__(self, store: Store, config: QueryConfig) -> None:
+        self.store = store
+        self._config = config
+        self.limits: dict[str, Any] = {
+            "max_execution_time": config.seconds_max,
+            "timeout_overflow_mode": "throw",
+            "max_result_rows": config.result_rows_max,
+            "max_result_bytes": RESULT_BYTES_MAX,
+            "result_overflow_mode": "throw",
+            "max_memory_usage": config.memory_bytes_max,
+        }
+
+    def run(self, ask: Callable[[], Any], *, theirs: bool = False) -> Any:
+        """Tells the querier's mistakes (``QueryError``) from the store's troubles (``StoreError``).
+
+        What is wrong with SQL is the querier's mistake only where the SQL is ``theirs``.
+        """
+        try:
+            return ask()
+        except StoreError as error:
+            if error.code == _TOO_MUCH_RESULT:
+                raise QueryError(
+                    f"the answer has over {self._config.result_rows_max} rows or {RESULT_BYTES_MAX} bytes; "
+                    "aggregate more, or add a limit"
+                ) from error
+            if error.code == _OUT_OF_MEMORY:
+                raise QueryError(
+                    "the query needs too much memory; narrow its time range or break down by a field with fewer values"
+                ) from error
+            if not theirs or error.code == OUT_OF_TIME or error.code in _TROUBLES:
+                raise
+            if error.code == _READ_ONLY:
+                raise QueryError("query must only read the tables of Eventmill") from error
+            raise QueryError(_reason(error)) from error
+
+    def answer(self, plan: Plan) -> pa.Table:
+        """What a plan's statement gives."""
+        return self.run(lambda: self.store.query_arrow(plan.sql, plan.parameters, self.limits))
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """Rows that a plan will read. Raises ``QueryError`` when they are too many."""
+        found: Estimate = {}
+        for part in plan.parts.values():
+            found |= self.rows_read(part, plan.parameters)
+        raw = sum(found.values()) if plan.raw else 0
+        if plan.lake_rows is not None:
+            found[LAKE] = self.count(*plan.lake_rows)
+        self.refuse(raw + found.get(LAKE, 0), plan.hint)
+        return found
+
+    def rows_read(self, text: str, parameters: dict[str, Any], *, theirs: bool = False) -> Estimate:
+        """Rows in the parts and granules of the real-time store that ClickHouse would read."""
+        rows = self.run(lambda: self.store.explain_readonly("ESTIMATE", text, parameters, self.limits), theirs=theirs)
+        found: Estimate = {}
+        for database, table, _, count, *_ in (row for row in rows if len(row) > 3):
+            name = f"{database}.{table}"
+            found[name] = found.get(name, 0) + int(count)
+        return found
+
+    def row_bytes(self, table: str) -> float:
+        """Bytes on disk of an average row of a table of the real-time store."""
+        database, _, name = table.partition(".")
+        found = self.run(lambda: self.store.query_arrow(_ROW_BYTES, {"database": database, "table": name}))
+        return float(found.column(0)[0].as_py() or 0.0)
+
+    def count(self, statement: str, parameters: dict[str, Any]) -> int:
+        """The number that a statement gives."""
+        found = self.run(lambda: self.store.query_arrow(statement, parameters, self.limits))
+        return int(found.column(0)[0].as_py())
+
+    def refuse(self, rows: int, hint: str) -> None:
+        """Raises ``QueryError`` when so many rows are too many."""
+        if rows > self._config.scan_rows_max:
+            raise QueryError(
+                f"the query would read about {rows:,} rows without an aggregate to answer from; "
+                f"{self._config.scan_rows_max:,} are the most: {hint}"
+            )
+
+
+def _reason(error: StoreError) -> str:
+    """ClickHouse's own words without its decoration."""
+    text = re.sub(r"^.*?DB::\w*Exception: ", "", str(error), flags=re.DOTALL)
+    text = re.sub(r"\s*\(version .*$", "", text, flags=re.DOTALL)
+    return f"the query does not work: {text[:500]}"

@@ -1,0 +1,124 @@
+"""What the bodies of several kinds of question have in common, checked. Every function raises ``QueryError`` naming the key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eventmill.core.clock import parse_duration_ms
+from eventmill.core.errors import QueryError
+from eventmill.query.fields import TIME_COLUMNS, Field, Filter, Parameters, parse_field, parse_filter, parse_time
+from eventmill.query.routing import Span
+
+INTERVALS: Final = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
+LIMIT: Final = 20
+LIMIT_MAX: Final = 1_000
+FILTERS_MAX: Final = 50
+EVENT_CHARS_MAX: Final = 4_096
+#: Who can be counted: SQL for each event's, and the condition that it has one. One type in both stores.
+WHO: Final = {
+    "devices": ("toString(device_id)", "1"),
+    "users": ("CAST(assumeNotNull(user_id), 'String')", "user_id IS NOT NULL"),
+}
+
+
+def read_object(body: Any, keys: Sequence[str], where: str = "the body") -> dict[str, Any]:
+    """A JSON object that has no other keys."""
+    if not isinstance(body, dict):
+        raise QueryError(f"{where} must be a JSON object with {', '.join(keys)}")
+    unknown = sorted(set(body) - set(keys))
+    if unknown:
+        of = "" if where == "the body" else f" in {where}"
+        raise QueryError(f"there is no key {unknown[0][:100]!r}{of}; the keys are {', '.join(keys)}")
+    return body
+
+
+def read_span(body: dict[str, Any]) -> Span:
+    """``from`` and ``to``."""
+    span = Span(parse_time(body.get("from"), "from"), parse_time(body.get("to"), "to"))
+    if span.end <= span.start:
+        raise QueryError("to must lie after from")
+    return span
+
+
+def read_event(given: Any, where: str = "event") -> str | None:
+    """An event's name, or null."""
+    if given is not None and (not isinstance(given, str) or len(given) > EVENT_CHARS_MAX):
+        raise QueryError(f"{where} must be an event's name, or null for all events")
+    return given
+
+
+def read_filters(given: Any, where: str = "filters") -> tuple[Filter, ...]:
+    """A list of conditions, or null."""
+    given = [] if given is None else given
+    if not isinstance(given, list) or len(given) > FILTERS_MAX:
+        raise QueryError(f"{where} must be a list of at most {FILTERS_MAX}")
+    return tuple(parse_filter(each, f"{where}[{i}]") for i, each in enumerate(given))
+
+
+def read_number(body: dict[str, Any], key: str, default: int, most: int) -> int:
+    """A whole number from 1 to ``most``."""
+    given = body.get(key, default)
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= most:
+        raise QueryError(f"{key} must be a number from 1 to {most}")
+    return given
+
+
+def read_choice(body: dict[str, Any], key: str, choices: Collection[str], default: str) -> str:
+    """One of a few words."""
+    given = body.get(key, default)
+    if not isinstance(given, str) or given not in choices:
+        raise QueryError(f"{key} is {str(given)[:100]!r}; it is one of {', '.join(choices)}")
+    return given
+
+
+def read_breakdown(given: Any) -> Field | None:
+    """A field, or null."""
+    if given is None:
+        return None
+    of = parse_field(given, "breakdown")
+    if of.name == "event_id" or of.column in TIME_COLUMNS:
+        raise QueryError(f"breakdown cannot be {of.name}: nearly every event has another")
+    return of
+
+
+def read_duration(given: Any, where: str, most_ms: int) -> int:
+    """A length of time like ``"30m"``, in ms."""
+    try:
+        if isinstance(given, bool) or not isinstance(given, (str, int)) or (isinstance(given, str) and len(given) > 50):
+            raise ValueError
+        found = parse_duration_ms(given)
+    except ValueError:
+        raise QueryError(f"{where} is {str(given)[:100]!r}; write a length of time like 90s, 30m, 24h or 7d") from None
+    if not 1 <= found <= most_ms:
+        raise QueryError(f"{where} must be a length of time from 1ms to {most_ms // INTERVALS['day']}d")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Events of one name (null: any) that meet all filters."""
+
+    event: str | None
+    filters: tuple[Filter, ...]
+
+    def sql(self, parameters: Parameters) -> str:
+        """The condition; never null."""
+        parts = [] if self.event is None else [f"event = {parameters.bind(self.event, 'String')}"]
+        parts += [each.sql(parameters) for each in self.filters]
+        return f"ifNull({' AND '.join(parts)}, 0)" if parts else "1"
+
+
+def read_selection(given: Any, where: str) -> Selection:
+    """``{"event", "filters"}``; null is any event."""
+    given = read_object({} if given is None else given, ("event", "filters"), where)
+    return Selection(
+        read_event(given.get("event"), f"{where}.event"), read_filters(given.get("filters"), f"{where}.filters")
+    )
+
+
+def named(selections: Sequence[Selection]) -> frozenset[str] | None:
+    """The names of the only events that can be in one of them; null when it may be any."""
+    names = frozenset(each.event for each in selections if each.event is not None)
+    return None if any(each.event is None for each in selections) else names

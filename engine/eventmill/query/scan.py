@@ -1,0 +1,158 @@
+"""Reading events of a stretch of time, each from exactly one store, in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+
+from eventmill.kernels.partition import OVERFLOW
+from eventmill.query.fields import Field, Parameters
+from eventmill.query.routing import Route, Span
+
+EVENTS: Final = "eventmill.events"
+#: The label that the values of a breakdown beyond the limit share. A value that is spelt so is counted there too.
+OTHER: Final = "other"
+#: The boundary of the kinds that have no buckets: a dashboard's last 24 hours, on whole hours, then need one store only.
+BOUNDARY_MS: Final = 3_600_000
+NARROW: Final = "narrow from and to, or name an event"
+#: SQL for an event's time in ms since the epoch, in both stores.
+AT: Final = "toUnixTimestamp64Milli(timestamp)"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A statement, and what it takes to estimate its cost.
+
+    ``parts`` has the SELECT over each table of the real-time store, ``lake_rows`` a statement that counts the rows in the
+    lake's partitions that are read (null: none). ``raw`` tells whether rows of single events are read in real time.
+    ``hint`` says what makes the question cheaper.
+    """
+
+    sql: str
+    parameters: dict[str, Any]
+    parts: dict[str, str]
+    lake_rows: tuple[str, dict[str, Any]] | None
+    raw: bool = True
+    hint: str = NARROW
+
+
+class Question(Protocol):
+    """A checked question of one kind."""
+
+    @property
+    def span(self) -> Span:
+        """The event time that it asks about."""
+        ...
+
+    @property
+    def bucket_ms(self) -> int:
+        """The boundary between the stores is put back to a multiple of this."""
+        ...
+
+    def plan(self, way: Route, lake_source: str | None) -> Plan:
+        """The statement."""
+        ...
+
+    def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
+        """What the statement gave as the answer's table, and what is to stand in ``meta`` beside the usual."""
+        ...
+
+
+#: Gives the columns and the conditions of a SELECT; called once for each store, since values are bound anew.
+Build = Callable[[Parameters], tuple[Sequence[str], Sequence[str]]]
+
+
+class Scan:
+    """The raw events of a route. ``events`` are the only names that matter; null: all."""
+
+    def __init__(self, way: Route, lake_source: str | None, events: Collection[str] | None = None) -> None:
+        self.parameters = Parameters()
+        self._way = way
+        self._lake_source = lake_source
+        self._events = events
+        self._parts: dict[str, str] = {}
+
+    def rows(self, build: Build, end: str = "") -> str:
+        """A SELECT of the columns from both stores; ``end`` (ORDER BY, LIMIT) stands behind each store's."""
+        legs = []
+        for name, source, span in (
+            ("lake", self._lake_source, self._way.lake),
+            ("events", EVENTS, self._way.realtime),
+        ):
+            if source is None or span is None:
+                continue
+            columns, conditions = build(self.parameters)
+            where = [*self._where(span, lake=name == "lake"), *(each for each in conditions if each != "1")]
+            leg = f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(where)}{end}"
+            legs.append(f"SELECT * FROM ({leg})" if end else leg)
+            if name == "events":
+                self._parts[name] = leg
+        return " UNION ALL ".join(legs)
+
+    def _where(self, span: Span, *, lake: bool) -> list[str]:
+        bind = self.parameters
+        where = [f"timestamp >= {bind.time(span.start)}", f"timestamp < {bind.time(span.end)}"]
+        if lake:
+            where += partitions(self._events, span, bind)
+        if self._events is not None:
+            where.append(f"event IN ({_list(sorted(self._events), bind)})")
+        return where
+
+    def plan(self, sql: str) -> Plan:
+        """The plan of a statement made of ``rows``."""
+        lake = None
+        if self._way.lake is not None and self._lake_source is not None:
+            lake = lake_rows(self._events, self._way.lake, self._lake_source)
+        return Plan(sql, self.parameters.values, self._parts, lake)
+
+
+def partitions(events: Collection[str] | None, span: Span, parameters: Parameters) -> list[str]:
+    """Conditions on the lake's partition columns, by which the reader passes over whole files."""
+    first, last = parameters.time(span.start), parameters.time(span.end - 1)
+    conditions = [f"event_date BETWEEN toDate32({first}) AND toDate32({last})"]
+    if events is not None:
+        conditions.append(f"event_group IN ({_list([*sorted(events), OVERFLOW], parameters)})")
+    return conditions
+
+
+def lake_rows(events: Collection[str] | None, span: Span, source: str) -> tuple[str, dict[str, Any]]:
+    """SQL that counts the rows in the partitions of the lake that have to be read."""
+    parameters = Parameters()
+    conditions = " AND ".join(partitions(events, span, parameters))
+    return f"SELECT count() FROM {source} WHERE {conditions}", parameters.values
+
+
+def _list(values: Sequence[str], parameters: Parameters) -> str:
+    return ", ".join(parameters.bind(value, "String") for value in values)
+
+
+def labels(breakdown: Field | None, parameters: Parameters) -> list[str]:
+    """The column ``given`` with the breakdown's value, or nothing."""
+    return [] if breakdown is None else [f"{breakdown.text(parameters)} AS given"]
+
+
+def first_label(at: str, condition: str = "1") -> str:
+    """SQL for ``given`` of the row with the least ``at`` (whole, not negative); of several such the least, null first.
+
+    The least of strings that begin with the time and go on with the value: a third of the cost of the least tuple.
+    """
+    value = "if(given IS NULL, '\\x00', concat('\\x01', assumeNotNull(given)))"
+    least = f"minIf(concat(reinterpretAsFixedString(byteSwap(toUInt64({at}))), {value}), {condition})"
+    return f"if(substring({least} AS least, 9, 1) = '\\x00', NULL, substring(least, 10))"
+
+
+def ranked(partials: str, columns: Sequence[str], weight: str, limit: int, parameters: Parameters) -> str:
+    """The rows of ``partials`` (``label`` and ``columns``) with ``breakdown`` and ``place`` for the label.
+
+    The ``limit`` labels of the most weight (SQL over all rows of a label) keep theirs, the others share ``OTHER``.
+    """
+    most, other = parameters.bind(limit, "UInt64"), parameters.bind(OTHER, "String")
+    points = ", ".join(f"point.{i} AS {name}" for i, name in enumerate(columns, 1))
+    return (
+        f"SELECT if(place <= {most}, label, {other}) AS breakdown, place, arrayJoin(series) AS point, {points} FROM ("
+        "SELECT label, series, row_number() OVER (ORDER BY weight DESC, label NULLS FIRST) AS place FROM ("
+        f"SELECT label, groupArray(({', '.join(columns)})) AS series, {weight} AS weight FROM ({partials}) GROUP BY label))"
+    )

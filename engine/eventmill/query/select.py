@@ -1,0 +1,111 @@
+"""Questions in SQL that somebody else wrote: guarded (see ``sql``), then run on a connection that can only read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from eventmill.core.errors import QueryError
+from eventmill.query import sql as guard
+from eventmill.query.asker import LAKE, Asker, Estimate
+from eventmill.query.render import typed
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A query that may run: ``text`` as ClickHouse's own parser understands it."""
+
+    text: str
+    parameters: dict[str, Any]
+    stores: list[str]
+    reads_lake: bool
+    unbounded: bool
+
+
+class Selects:
+    """Safe to share between threads. ``lake_source`` gives the lake as a FROM expression, or null while there is none."""
+
+    def __init__(self, asker: Asker, lake_source: Callable[[], str | None]) -> None:
+        self._asker = asker
+        self._lake_source = lake_source
+        self._functions: guard.Functions | None = None
+        self._lake_lock = threading.Lock()
+        self._lake_shown: str | None = None
+
+    def check(self, body: Any) -> Checked:
+        """A request's body: ``{"query", "parameters"}``. Raises ``QueryError``."""
+        if not isinstance(body, dict) or set(body) - {"query", "parameters"}:
+            raise QueryError('the body must be a JSON object {"query": "SELECT …", "parameters": {…}}')
+        guarded = guard.parse(body.get("query"))
+        parameters = _parameters(body.get("parameters"), guarded.parameters)
+        if guarded.reads_lake:
+            self._show_lake()
+        unbounded = not guarded.aggregated and not guarded.limited
+        text = self._checked(body["query"], parameters)
+        return Checked(text, parameters, guarded.stores, guarded.reads_lake, unbounded)
+
+    def estimate(self, query: Checked) -> Estimate:
+        """Rows that it will read. Raises ``QueryError`` when they are too many."""
+        found = self._asker.rows_read(query.text, query.parameters, theirs=True)
+        if query.reads_lake:
+            found[LAKE] = self._asker.count(f"SELECT count() FROM {LAKE}", {})
+        if query.unbounded:
+            rows = sum(found.values())
+            self._asker.refuse(rows, "add a condition on timestamp, aggregate, or add LIMIT without ORDER BY")
+        return found
+
+    def answer(self, query: Checked) -> pa.Table:
+        """The query's own columns."""
+        kinds = self._run(f"DESCRIBE ({query.text})", query.parameters)
+        table = self._run(query.text, query.parameters)
+        if not table.num_columns:
+            table = pa.table({name: pa.array([], pa.null()) for name in kinds.column("name").to_pylist()})
+        described = dict(zip(kinds.column("name").to_pylist(), kinds.column("type").to_pylist(), strict=True))
+        return typed(table, described)
+
+    def _run(self, text: str, parameters: dict[str, Any]) -> pa.Table:
+        asker = self._asker
+        return asker.run(lambda: asker.store.query_readonly(text, parameters, asker.limits), theirs=True)
+
+    def _checked(self, query: str, parameters: dict[str, Any]) -> str:
+        asker = self._asker
+        if self._functions is None:
+            self._functions = guard.Functions(asker.store.query_arrow(guard.FUNCTIONS).to_pylist())
+        spelt = asker.run(lambda: asker.store.query_arrow(guard.CANONICAL, {"query": query}), theirs=True)
+        text = str(spelt.column(0)[0])
+        lines = asker.run(lambda: asker.store.explain_readonly("AST", text, parameters, asker.limits), theirs=True)
+        guard.check_syntax_tree(["\t".join(line) for line in lines], self._functions)
+        return text
+
+    def _show_lake(self) -> None:
+        """``lake.events`` becomes the lake's newest snapshot. A query that reads an older one keeps it."""
+        source = self._lake_source()
+        if source is None:
+            raise QueryError("there is no lake.events yet: nothing has been stored in the lake")
+        with self._lake_lock:
+            if source != self._lake_shown:
+                # A table, because a read-only connection may not call the table function itself.
+                store = self._asker.store
+                store.command(f"CREATE DATABASE IF NOT EXISTS {guard.LAKE[0]}")
+                store.command(f"CREATE OR REPLACE TABLE {'.'.join(guard.LAKE)} AS {source}")
+                self._lake_shown = source
+
+
+def _parameters(given: Any, known: frozenset[str]) -> dict[str, Any]:
+    given = {} if given is None else given
+    if not isinstance(given, dict):
+        raise QueryError('parameters must be an object, like {"name": "value"} for {name:String}')
+    for name, value in given.items():
+        if name not in known:
+            raise QueryError(f"query takes no parameter {name[:100]!r}; write it as {{{name[:100]}:String}}")
+        items = value if isinstance(value, list) else [value]
+        if not all(item is None or isinstance(item, (str, int, float, bool)) for item in items):
+            raise QueryError(f"parameter {name[:100]!r} must be text, a number, true, false, null or a list of those")
+    missing = sorted(known - set(given))
+    if missing:
+        raise QueryError(f"parameters lack {missing[0]!r}, which query takes")
+    return given

@@ -1,0 +1,153 @@
+"""``process`` and ``sink``: one role of the engine, with its health, its metrics and, where it has one, its API on a port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from eventmill.core.clock import parse_duration_ms
+from eventmill.core.config import Config
+from eventmill.core.errors import ConfigError
+from eventmill.core.tail import Tail
+from eventmill.dashboard.assets import Dashboard
+from eventmill.net.messages import Handler, Request, Response
+from eventmill.net.server import HttpServer, reuse_port_socket
+from eventmill.observe import metrics
+from eventmill.process.schemas.book import SchemaBook
+from eventmill.process.schemas.sources import open_source
+from eventmill.serve.api import EngineApi
+from eventmill.serve.engine import Engine
+from eventmill.serve.engine_log import on_kafka, open_log
+from eventmill.serve.processing import build_processing
+from eventmill.serve.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+_OWN: Final = ("/healthz", "/readyz", "/metrics")
+
+
+class Role(Protocol):
+    """What a process does beside answering."""
+
+    #: Set when it cannot go on.
+    stopped: threading.Event
+    fatal: tuple[str, Exception] | None
+
+    def start(self) -> None:
+        """Recover and go live."""
+        ...
+
+    def drain(self) -> bool:
+        """Finish what is in hand and let go; false when something is left for the next start."""
+        ...
+
+
+class ProcessRole:
+    """A member of the processors' group."""
+
+    def __init__(self, config: Config, checkpoint: Callable[[str], None] = lambda _: None) -> None:
+        self.stopped = threading.Event()
+        self.fatal: tuple[str, Exception] | None = None
+        self._log = open_log(config)
+        self._book = SchemaBook(
+            self._log,
+            open_source(config),
+            refresh_s=parse_duration_ms(config.schemas.refresh_interval) / 1000,
+            reached=metrics.SCHEMAS_REACHED.set,
+        )
+        self._processing = build_processing(config, self._log, self._book, Tail(()), checkpoint)
+        self._worker = Worker("process", self._processing.recover, self._step, self._failed)
+
+    def _step(self, timeout_s: float) -> int:
+        taken = self._processing.step(timeout_s)
+        metrics.PROCESSED.inc(taken)
+        metrics.SCHEMA_UNKNOWN.set(self._book.unjudged)
+        return taken
+
+    def _failed(self, name: str, error: Exception) -> None:
+        self.fatal = (name, error)
+        self.stopped.set()
+
+    def start(self) -> None:
+        """Join the group."""
+        self._book.start()
+        self._worker.start()
+
+    def drain(self) -> bool:
+        """Finish the batch in hand, hand the partitions over, leave the group."""
+        self._worker.stop()
+        self._worker.join()
+        self._book.close()
+        self._processing.close(snapshot=self.fatal is None)
+        self._log.close()
+        return True
+
+
+class _Pages:
+    """Health, metrics, and behind them ``api`` and the dashboard, if the role has them."""
+
+    def __init__(self, api: Handler | None) -> None:
+        self._api = api
+        self._dashboard = Dashboard() if api is not None else None
+        self.ready = False
+
+    async def handle(self, request: Request) -> Response:
+        if request.path in _OWN:
+            if request.method not in ("GET", "HEAD"):
+                return Response.error(405, f"ask for {request.path} by GET", {"Allow": "GET, HEAD"})
+            if request.path == "/metrics":
+                return Response(200, await asyncio.to_thread(metrics.render), metrics.CONTENT_TYPE)
+            if request.path == "/readyz" and not self.ready:
+                return Response.json(503, {"ready": False, "reason": "this process is stopping"}, {"Retry-After": "1"})
+            return Response.json(200, {"status": "ok"} if request.path == "/healthz" else {"ready": True})
+        if self._api is not None and self._dashboard is not None:
+            if self._dashboard.answers(request.path):
+                return self._dashboard.answer(request)
+            return await self._api(request)
+        return Response.error(404, f"there is no {request.path} here; there are {', '.join(_OWN)}")
+
+
+async def run_role(config: Config, make: Callable[[], Role], *, ready: Callable[[str], None]) -> None:
+    """Until SIGTERM or SIGINT, or until the role cannot go on, which is raised; then drain."""
+    if not on_kafka(config):
+        raise ConfigError(
+            "this role shares its log with other processes: name Kafka's brokers by kafka.bootstrap, "
+            "or run everything in one by `eventmill serve`"
+        )
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    http = config.http
+    try:
+        bound = reuse_port_socket(http.host, http.port, first=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {http.host}:{http.port}: {error.strerror}; choose another --port"
+        ) from error
+    role = await loop.run_in_executor(None, make)
+    await loop.run_in_executor(None, role.start)
+    pages = _Pages(EngineApi(role).handle if isinstance(role, Engine) else None)
+    server = HttpServer(pages.handle, http)
+    await server.start(bound)
+    try:
+        if role.fatal is None:
+            pages.ready = True
+            host = f"[{http.host}]" if ":" in http.host else http.host
+            ready(f"http://{host}:{bound.getsockname()[1]}")
+            failed = loop.run_in_executor(None, role.stopped.wait)
+            await asyncio.wait((failed, asyncio.ensure_future(stopping.wait())), return_when=asyncio.FIRST_COMPLETED)
+            role.stopped.set()
+            await failed
+    finally:
+        pages.ready = False
+        done = await loop.run_in_executor(None, role.drain)
+        await server.drain()
+    if role.fatal is not None:
+        raise role.fatal[1]
+    if not done:
+        logger.warning("stopped with events still on the log; the next start stores them")

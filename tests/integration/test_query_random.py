@@ -1,0 +1,181 @@
+"""Random questions over spans across the boundary, against DuckDB over all events in one table: none may be wrong.
+
+Each store holds its side of the boundary; beyond it, events that never happened, which no answer may count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import query_duck
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from query_duck import Duck
+from query_questions import (
+    BOUNDARY,
+    DAYS,
+    FUNNELS,
+    NOW,
+    PATHS,
+    RETENTIONS,
+    SESSIONS,
+    TIMELINES,
+    TRENDS,
+    TRENDS_BY,
+    WINDOW_MS,
+    WINDOWS,
+)
+from query_twin import ms, rows_of
+
+from eventmill.core.config import QueryConfig
+from eventmill.core.schema import EVENT
+from eventmill.lake.table import Lake
+from eventmill.query.service import QueryService
+from eventmill.sinks.realtime.store import RealtimeStore
+from realtime_events import DAY_MS, events
+
+COUNT = 12_000
+#: A trend's boundary lies at the start of a bucket, so both stores hold the day before the other kinds' boundary.
+FIRST = BOUNDARY // DAY_MS * DAY_MS
+QUESTIONS = st.one_of(
+    st.tuples(st.just("trends"), TRENDS),
+    st.tuples(st.just("trends"), TRENDS_BY),
+    st.tuples(st.just("funnel"), FUNNELS),
+    st.tuples(st.just("retention"), RETENTIONS),
+    st.tuples(st.just("sessions"), SESSIONS),
+    st.tuples(st.just("timeline"), TIMELINES),
+    st.tuples(st.just("paths"), PATHS),
+)
+
+
+def between(batch: pa.RecordBatch, start: int, end: int) -> pa.RecordBatch:
+    at = batch.column("timestamp").cast(pa.int64())
+    return batch.filter(pc.and_(pc.greater_equal(at, start), pc.less(at, end)))
+
+
+def joined(*batches: pa.RecordBatch) -> pa.Table:
+    """With the log offsets that a store asks for."""
+    table = pa.Table.from_batches(batches).combine_chunks().unify_dictionaries()
+    offsets = pa.array(np.arange(table.num_rows) // 500, pa.uint64())
+    return table.set_column(table.schema.get_field_index("log_offset"), "log_offset", offsets)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[QueryService, Duck]]:
+    folder = tmp_path_factory.mktemp("random")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # a service moves the process; this puts it back in the end
+        truth = events(COUNT, seed=41, days=DAYS, devices=300, coarse_ms=3_600_000)
+        rubbish = events(COUNT // 2, seed=42, days=DAYS, devices=300)
+        store, lake = RealtimeStore(folder / "realtime"), Lake(folder / "lake")
+        store.insert(joined(between(truth, FIRST, 1 << 60), between(rubbish, 0, FIRST)), "token")
+        in_lake = joined(between(truth, 0, BOUNDARY), between(rubbish, BOUNDARY, 1 << 60))
+        lake.append(in_lake.select(EVENT.names), group="lake", ranges={0: (0, 1)})
+        service = QueryService(
+            store, lake.source_sql, QueryConfig(), window_ms=WINDOW_MS, watermark=lambda: NOW, clock=lambda: NOW
+        )
+        yield service, Duck(rows_of(truth))
+        service.close()
+        store.close()
+
+
+def check(service: QueryService, duck: Duck, kind: str, body: dict[str, Any]) -> None:
+    """The service's answer is DuckDB's."""
+    rows = service.ask(kind, body | ({"limit": 1_000} if kind == "timeline" else {}))["rows"]
+    CHECKS[kind](rows, duck, body)
+
+
+def check_trends(rows: list[Any], duck: Duck, body: dict[str, Any]) -> None:
+    expected = query_duck.trends(duck, body)
+    label = "breakdown" in body and body["breakdown"] is not None
+    found = {(ms(row[0]), row[1] if label else None): row[-1] for row in rows}
+    filled = {key: value for key, value in found.items() if value or key in expected}
+    assert filled.keys() == {key for key, value in expected.items() if value is not None or key in found}
+    for key, value in filled.items():
+        assert value == expected[key] or math.isclose(value, expected[key], rel_tol=1e-9, abs_tol=1e-6)
+
+
+def check_funnel(rows: list[Any], duck: Duck, body: dict[str, Any]) -> None:
+    expected = query_duck.funnel(duck, body, WINDOWS[body["window"]])
+    by = body.get("breakdown") is not None
+    found = [(row[0] if by else None, *row[-7:]) for row in rows]
+    taken = [(label, step, n, p50 or 0, p95 or 0) for label, step, _, n, _, _, p50, p95 in found if n]
+    assert taken == expected
+    sizes = {label: n for label, step, _, n, *_ in found if step == 1}
+    assert all(row[4] == (row[3] / sizes[row[0]] if sizes[row[0]] else None) for row in found)
+
+
+def check_retention(rows: list[Any], duck: Duck, body: dict[str, Any]) -> None:
+    assert {(row[0], row[1]): row[2] for row in rows if row[2]} == query_duck.retention(duck, body)
+
+
+def check_sessions(rows: list[Any], duck: Duck, body: dict[str, Any]) -> None:
+    expected = query_duck.sessions(duck, body)
+    by = body.get("breakdown") is not None
+    found = {}
+    for row in rows:
+        sessions, bounced, _, size, _, *lengths = row[2 if by else 1 :]
+        if sessions:
+            found[ms(row[0]), row[1] if by else None] = (sessions, bounced, size, *lengths)
+    assert found == expected
+
+
+def check_timeline(rows: list[Any], duck: Duck, body: dict[str, Any]) -> None:
+    assert [row[1].replace("-", "") for row in rows] == query_duck.timeline(duck, body)
+
+
+def check_paths(rows: list[Any], duck: Duck, body: dict[str, Any]) -> None:
+    assert {tuple(row[:3]): row[3] for row in rows} == query_duck.paths(duck, body)
+
+
+CHECKS = {
+    "trends": check_trends,
+    "funnel": check_funnel,
+    "retention": check_retention,
+    "sessions": check_sessions,
+    "timeline": check_timeline,
+    "paths": check_paths,
+}
+HOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+@settings(max_examples=60, **HOW)
+@given(question=QUESTIONS)
+def test_no_answer_is_wrong(world: tuple[QueryService, Duck], question: tuple[str, dict[str, Any]]) -> None:
+    check(*world, *question)
+
+
+@pytest.mark.soak
+@settings(max_examples=2_000, phases=[Phase.generate, Phase.shrink], **HOW)
+@given(question=QUESTIONS)
+def test_not_one_of_two_thousand_answers_is_wrong(
+    world: tuple[QueryService, Duck], question: tuple[str, dict[str, Any]]
+) -> None:
+    check(*world, *question)
+
+
+def test_the_stores_hold_what_never_happened(world: tuple[QueryService, Duck]) -> None:
+    """A negative control: a boundary that is somewhere else gives other answers."""
+    service, duck = world
+    wrong = QueryService(
+        service._store, service._lake_source, QueryConfig(), window_ms=WINDOW_MS, clock=lambda: NOW + 2 * DAY_MS
+    )
+    body = {"from": "2026-05-27T00:00:00Z", "to": "2026-06-08T00:00:00Z"}
+    for kind, more in (
+        ("trends", {"measure": "events", "interval": "hour"}),
+        ("funnel", {"steps": [{"event": "tap"}, {"event": "purchase"}], "window": "3d"}),
+        ("retention", {"interval": "day"}),
+        ("sessions", {"interval": "day"}),
+        ("timeline", {"device": "device-7"}),
+        ("paths", {"start": "tap"}),
+    ):
+        check(service, duck, kind, body | more)
+        with pytest.raises(AssertionError):
+            check(wrong, duck, kind, body | more)
+    wrong.close()
