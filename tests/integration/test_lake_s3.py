@@ -123,6 +123,16 @@ def test_what_is_wrong_is_said_at_the_start_without_a_key(
     assert settings.secret_access_key not in repr(settings)
 
 
+def test_keys_of_the_surroundings_will_do(
+    settings: LakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", settings.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", settings.secret_access_key)
+    lake = Lake(tmp_path / "lake", settings=replace(settings, access_key_id="", secret_access_key=""))
+    fill(lake, 1)
+    assert len(stored(lake)) == 5
+
+
 def test_serve_refuses_wrong_keys_by_a_message(s3: S3, tmp_path: Path) -> None:
     wrong = s3.environ("wrong") | {"EVENTMILL_LAKE__SECRET_ACCESS_KEY": "a-wrong-guess"}
     done = eventmill("serve", "--data", str(tmp_path), "--port", "0", **wrong)
