@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "compact": ("eventmill.cli.maintain", "compact"),
     "replay": ("eventmill.cli.replay", "replay"),
     "schema": ("eventmill.cli.schema", "schema"),
+    "dimensions": ("eventmill.cli.dimensions", "dimensions"),
     "bench": ("eventmill.cli.bench", "bench"),
 }
 

@@ -23,12 +23,13 @@ from eventmill.core.errors import StateError
 from eventmill.core.linger import linger
 from eventmill.core.log import Count, Frame, Log, StoredFrame
 from eventmill.core.schema import DEAD, EVENT, RAW, Hop, Topic
-from eventmill.core.stage import Outcome, Stage, StatefulStage
+from eventmill.core.stage import Outcome, Stage, StatefulStage, in_folds
 from eventmill.core.tail import StoredBatch, Tail
 from eventmill.core.threads import name_thread
 from eventmill.kernels.sessionize import Sessionizer
 from eventmill.process.checkpoint import Checkpoints, Snapshot
 from eventmill.process.dedup import Dedup, build_filter
+from eventmill.process.dimensions.source import Dimensions, open_dimensions
 from eventmill.process.enrich import Enrich
 from eventmill.process.letters import with_offsets
 from eventmill.process.schemas.book import SchemaBook
@@ -43,13 +44,15 @@ PARTITION = 0
 FOLD_EVENTS: Final = 16_384
 
 
-def build_stages(config: Config, book: SchemaBook | None = None) -> list[Stage | StatefulStage]:
-    """The stages, in order; ``book`` knows the schemas in force."""
+def build_stages(
+    config: Config, book: SchemaBook | None = None, dimensions: Dimensions | None = None
+) -> list[Stage | StatefulStage]:
+    """The stages, in order; ``book`` knows the schemas in force, ``dimensions`` the users (opened here if not given)."""
     process = config.process
     return [
         Dedup(build_filter(config.dedup, populate=True)),
         Validate(process.blocked_events, book),
-        Enrich(process.dimensions_file),
+        Enrich(open_dimensions(config.dimensions) if dimensions is None else dimensions),
         Sessionize(Sessionizer(process.session_gap, process.lateness)),
     ]
 
@@ -133,7 +136,7 @@ class Processor:
             for together in _by_events(frames, self._epoch):
                 if self._book is not None:
                     self._book.turn_to(together[0].offset)
-                self._fold(together)
+                self._fold(together, [stage for stage in self._stages if in_folds(stage)])
             folded += sum(stored.events for stored in frames)
             position = frames[-1].offset + 1
         self._position = committed
@@ -146,11 +149,13 @@ class Processor:
     def _stateful(self) -> list[StatefulStage]:
         return [stage for stage in self._stages if hasattr(stage, "snapshot")]  # type: ignore[misc]
 
-    def _fold(self, frames: Sequence[StoredFrame]) -> tuple[pa.RecordBatch, list[pa.RecordBatch], list[pa.RecordBatch]]:
+    def _fold(
+        self, frames: Sequence[StoredFrame], stages: Sequence[Stage | StatefulStage]
+    ) -> tuple[pa.RecordBatch, list[pa.RecordBatch], list[pa.RecordBatch]]:
         raw = events = frame.decode_all(frames, RAW)
         suspects: list[pa.RecordBatch] = []
         rejects: list[pa.RecordBatch] = []
-        for stage in self._stages:
+        for stage in stages:
             outcome: Outcome = stage.apply(events)
             events = outcome.events
             suspects += [outcome.suspects] if outcome.suspects is not None else []
@@ -177,7 +182,7 @@ class Processor:
         others: list[Frame] = [] if self._book is None else self._book.adopt(frames[0].offset)
         counts: list[Count] = []
         for together in _by_events(frames):
-            events, suspects, rejects = self._fold(together)
+            events, suspects, rejects = self._fold(together, self._stages)
             counts += ledger.counts(Hop.ENRICHED, events)
             if events.num_rows:
                 enriched.append(frame.conform(events, EVENT))

@@ -27,15 +27,16 @@ from eventmill.lake.table import Lake
 from eventmill.observe import metrics, pipeline
 from eventmill.observe.audit import Audit, Stored, balance, flights
 from eventmill.observe.trace import trace
+from eventmill.process.dimensions.source import open_dimensions
 from eventmill.process.pipeline import Processor, build_stages
 from eventmill.process.replay import Rules, Wanted, replay_dead
 from eventmill.process.rescue import Rescue
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.query.service import QueryService
+from eventmill.serve.dimensions import Counted
 from eventmill.serve.engine_log import open_log
-from eventmill.serve.revise import any_flagged, revise_realtime, revised
-from eventmill.serve.upkeep import keep_up
+from eventmill.serve.mend import mended
 from eventmill.serve.worker import Worker
 from eventmill.sinks.realtime.store import RealtimeStore
 from eventmill.sinks.runner import LakeRunner, RealtimeRunner
@@ -128,9 +129,10 @@ class Engine:
             refresh_s=parse_duration_ms(config.schemas.refresh_interval) / 1000,
             reached=metrics.SCHEMAS_REACHED.set,
         )
+        self.dimensions = open_dimensions(config.dimensions, Counted())
         self.processor = Processor(
             log,
-            lambda: build_stages(config, self.book),
+            lambda: build_stages(config, self.book, self.dimensions),
             config.state_dir,
             batch_events_max=config.process.batch_events_max,
             batch_interval_ms=parse_duration_ms(config.process.batch_interval),
@@ -295,19 +297,11 @@ class Engine:
             self.stores.log.trim(topic, 0, now - parse_duration_ms(retention))
 
     def compact(self) -> dict[str, Any]:
-        """Compact the lake and tidy it; judge what was stored while its schema was not known."""
+        """Compact the lake and tidy it; put right what was stored while its schema or its user was not known."""
         started = time.monotonic()
-        report = self._kept_up()
+        report = mended(self.stores, self.config, self.book.newest(), self.dimensions)
         self._compacted = {"at": now_ms(), "seconds": round(time.monotonic() - started, 3), "report": report}
         return report
-
-    def _kept_up(self) -> dict[str, Any]:
-        ruling = self.book.newest()
-        if ruling is None or not any_flagged(self.stores.realtime):
-            return keep_up(self.stores.lake, self.config)
-        end = self.stores.log.committed(groups.LAKE, Topic.ENRICHED, 0)
-        report = keep_up(self.stores.lake, self.config, put_right=lambda batch: revised(batch, ruling))
-        return {**report, "schemas_known": revise_realtime(self.stores.realtime, ruling, end)}
 
     def wait_stored(self, timeout_s: float) -> bool:
         """Wait until everything on the log stands in both stores."""
@@ -351,6 +345,7 @@ class Engine:
         if self.fatal is None:
             self.processor.snapshot(wait=True)
         self.processor.close()
+        self.dimensions.close()
         self.query.close()
         self.stores.close()
         return done
