@@ -6,8 +6,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 
-from serving import eventmill, eventually
+from eventmill.cli.main import main
+from serving import eventually
 
 UNKNOWN = 64
 HOSTILE = "it's\\') OR 1=1 --"
@@ -41,12 +43,17 @@ def users(tmp_path):
     return path
 
 
+def dimensions(*arguments, **environ):
+    """A command, run to its end in this process."""
+    return CliRunner().invoke(main, ["dimensions", *map(str, arguments)], env=environ)
+
+
 def load(users, redis, *arguments):
-    return eventmill("dimensions", "load", str(users), *arguments, EVENTMILL_DIMENSIONS__REDIS=redis.url)
+    return dimensions("load", users, *arguments, EVENTMILL_DIMENSIONS__REDIS=redis.url)
 
 
 def test_events_of_an_outage_are_put_right_in_both_stores_once(serve, redis, users):
-    assert load(users, redis).returncode == 0
+    assert load(users, redis).exit_code == 0
     redis.kill()
     server = serve(
         EVENTMILL_DIMENSIONS__REDIS=redis.url, EVENTMILL_DIMENSIONS__BREAKER_PAUSE="10ms",
@@ -67,7 +74,7 @@ def test_events_of_an_outage_are_put_right_in_both_stores_once(serve, redis, use
     rolled = server.sql("SELECT sum(events), max(offset_max) FROM events_1m")
 
     redis.mend()
-    assert load(users, redis).returncode == 0
+    assert load(users, redis).exit_code == 0
     number = iter(range(1_000, 9_000))
     eventually(lambda: known_at_once(server, next(number)))
     late = set(stored(server, "events", f"bitAnd(flags, {UNKNOWN}) != 0"))
@@ -101,7 +108,7 @@ def known_at_once(server, number):
 
 
 def test_a_restart_folds_without_redis(serve, redis, users, tmp_path):
-    assert load(users, redis).returncode == 0
+    assert load(users, redis).exit_code == 0
     environ = {"EVENTMILL_DIMENSIONS__REDIS": redis.url}
     server = serve(**environ)
     send(server, *[event(number, "u1", "device") for number in range(20)])
@@ -123,7 +130,7 @@ def test_the_file_is_filled_by_load_and_its_strangers_are_put_right(serve, tmp_p
     pyarrow.parquet.write_table(
         pa.table({"tier": ["gold"], "user_id": ["u9"], "segment": ["new"], "country": ["SE"], "more": [1]}), first
     )
-    assert eventmill("dimensions", "load", str(first), **environ).returncode == 0
+    assert dimensions("load", str(first), **environ).exit_code == 0
     server = serve(**environ)
     send(server, event(1, "u9"), event(2, "u1"))
     assert {name: (*row[:3], row[3] & UNKNOWN) for name, row in stored(server, "events").items()} == {
@@ -131,7 +138,7 @@ def test_the_file_is_filled_by_load_and_its_strangers_are_put_right(serve, tmp_p
         "m0002": (None, None, None, UNKNOWN),
     }
     assert "dimensions_known" not in server.engine("POST", "/v1/compact")
-    assert eventmill("dimensions", "load", str(users), **environ).returncode == 0
+    assert dimensions("load", str(users), **environ).exit_code == 0
     number = iter(range(1_000, 9_000))
     eventually(lambda: known_at_once(server, next(number)))
     assert server.engine("POST", "/v1/compact")["dimensions_known"] >= 1
@@ -147,29 +154,29 @@ def test_load_and_get(redis, users, tmp_path):
     environ = {"EVENTMILL_DIMENSIONS__REDIS": redis.url}
 
     def get(user, **other):
-        done = eventmill("dimensions", "get", user, "--json", **(other or environ))
-        return done.returncode, orjson.loads(done.stdout) if done.stdout else done.stderr
+        done = dimensions("get", user, "--json", **(other or environ))
+        return done.exit_code, orjson.loads(done.stdout) if done.stdout else done.stderr
 
     assert get("u1") == (1, None)
-    assert load(users, redis, "--ttl", "1h").stdout == b"4 users went to redis\n"
+    assert load(users, redis, "--ttl", "1h").stdout == "4 users went to redis\n"
     assert get("u1") == (0, {"country": "DE", "segment": "new", "tier": "gold"})
     assert get("007") == (0, {"country": "US", "segment": None, "tier": None})
     assert get(HOSTILE)[1]["country"] == "BR"
     for suffix in ("ndjson", "arrow", "parquet"):
         file = {"EVENTMILL_DIMENSIONS__FILE": str(tmp_path / f"kept.{suffix}")}
-        assert eventmill("dimensions", "load", str(users), **file).returncode == 0
+        assert dimensions("load", str(users), **file).exit_code == 0
         assert get("u2", **file) == (0, {"country": "FR", "segment": "loyal", "tier": None})
         assert get("u3", **file) == (1, None)
     for done, says in (
-        (eventmill("dimensions", "load", str(users)), b"nowhere to load to"),
-        (eventmill("dimensions", "get", "u1"), b"nothing to ask"),
-        (load(users, redis, "--ttl", "soon"), b"--ttl"),
-        (eventmill("dimensions", "load", str(users), "--ttl", "1h", **file), b"for Redis"),
+        (dimensions("load", str(users)), "nowhere to load to"),
+        (dimensions("get", "u1"), "nothing to ask"),
+        (load(users, redis, "--ttl", "soon"), "--ttl"),
+        (dimensions("load", str(users), "--ttl", "1h", **file), "for Redis"),
     ):
-        assert done.returncode == 2
+        assert done.exit_code == 2
         assert says in done.stderr
-        assert b"Traceback" not in done.stderr
+        assert done.exc_info[0] is SystemExit
     redis.kill()
     code, message = get("u1")
     assert code == 2
-    assert b"Redis does not answer" in message
+    assert "Redis does not answer" in message

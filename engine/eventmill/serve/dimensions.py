@@ -106,7 +106,7 @@ def _update(rows: pa.RecordBatch, end: int) -> str:
         words = pc.fill_null(rows.column(name).cast(pa.string()), "").dictionary_encode()
         numbers = f"splitByChar(',', '{','.join(str(code + 1) for code in words.indices.to_pylist())}')"
         numbers = f"arrayMap(n -> toUInt32(n), {numbers})"
-        word = f"arrayElement({_texts(words.dictionary)}, transform(assumeNotNull(user_id), {ids}, {numbers}, 0))"
+        word = f"arrayElement({_texts(words.dictionary)}, transform(assumeNotNull(user_id), {ids}, {numbers}, 1))"
         sets.append(f"{name} = nullIf({word}, '')")
     return (
         f"ALTER TABLE eventmill.events UPDATE {', '.join(sets)}, flags = bitAnd(flags, {_REST}) "
