@@ -30,6 +30,7 @@ from eventmill.core.tail import Tail
 from eventmill.kernels.partition import by_key
 from eventmill.log.kafka import topics
 from eventmill.log.kafka.log import KafkaLog
+from eventmill.process.dimensions.source import open_dimensions
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.serve.processing import build_processing
@@ -122,7 +123,8 @@ def process(config: Config, events: int) -> dict[str, float]:
     log = KafkaLog(config)
     book = SchemaBook(log, open_source(config), refresh_s=3600)
     book.refresh()
-    processing = build_processing(config, log, book, Tail(()))
+    dimensions = open_dimensions(config.dimensions)
+    processing = build_processing(config, log, book, Tail(()), dimensions)
     processing.recover()
     left = events
 
@@ -151,6 +153,7 @@ def process(config: Config, events: int) -> dict[str, float]:
         return {**figures, "bytes": round(size / stored, 1)}
     finally:
         processing.close()
+        dimensions.close()
         book.close()
         log.close()
 
