@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from eventmill.core import groups
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
-from eventmill.core.errors import StateError
+from eventmill.core.errors import LogUnavailable, StateError
 from eventmill.core.schema import Hop, Reason, Topic
 from eventmill.core.tail import Tail
 from eventmill.generate.oracle import Verdict, judge, stored_rows
@@ -281,6 +281,8 @@ class Engine:
                 if time.monotonic() - compacted >= every_s:
                     compacted = time.monotonic()
                     self.compact()
+            except LogUnavailable as error:
+                logger.warning("upkeep waits for the log: %s", error)
             except Exception:
                 logger.exception("upkeep failed; it is tried again")
 

@@ -20,12 +20,14 @@ from eventmill.core.config import KafkaConfig
 from eventmill.core.errors import LogUnavailable
 from eventmill.core.log import Intent
 from eventmill.core.schema import Topic
-from eventmill.log.kafka.clients import REQUEST_S, asking, common, consumer
+from eventmill.log.kafka.clients import REQUEST_S, Asked, asking, common, consumer
 
 #: How the metadata of a committed offset says that everything up to another offset is being inserted.
 _INTENT: Final = "intent:"
 #: How soon to ask again while a transaction is open.
 _UNSTABLE_S: Final = 0.02
+#: How long a coordinator may take before it is looked up anew.
+_ATTEMPT_S: Final = 5.0
 
 
 class Offsets:
@@ -33,20 +35,20 @@ class Offsets:
 
     def __init__(self, config: KafkaConfig) -> None:
         self._config = config
-        self._admin = AdminClient(common(config))
+        self._admin = Asked(lambda: AdminClient(common(config)))
         self._lock = threading.Lock()
         self._members: dict[str, Consumer] = {}
         settings = consumer(config, "eventmill.asking")
-        # Each sees as far as its isolation level. Unlike the admin client's, their questions find new leaders by themselves.
+        # Each sees as far as its isolation level. (The admin client's own question for offsets has crashed.)
         self._asking = {
-            False: Consumer(settings),
-            True: Consumer({**settings, "isolation.level": "read_uncommitted"}),
+            False: Asked(lambda: Consumer(settings)),
+            True: Asked(lambda: Consumer({**settings, "isolation.level": "read_uncommitted"})),
         }
 
     def partitions(self, topic: str) -> list[int]:
         """The topic's partitions; none when it is not there."""
-        with asking(f"asking for {topic}"):
-            found = self._admin.list_topics(topic, timeout=REQUEST_S).topics[topic]
+        with self._admin.asking(f"asking for {topic}") as admin:
+            found = admin.list_topics(topic, timeout=REQUEST_S).topics[topic]
         return sorted(found.partitions) if found.error is None else []
 
     def ends(self, topic: str, partitions: Iterable[int], *, whole: bool = False) -> dict[int, int]:
@@ -58,16 +60,16 @@ class Offsets:
         return {each: self._watermarks(topic, each, True)[0] for each in partitions}
 
     def _watermarks(self, topic: str, partition: int, whole: bool) -> tuple[int, int]:
-        with asking(f"asking for the offsets of {topic}/{partition}"):
-            found = self._asking[whole].get_watermark_offsets(TopicPartition(topic, partition), REQUEST_S, cached=False)
-        if found is None or min(found) < 0:
-            raise LogUnavailable(f"Kafka: {topic}/{partition} changes its leader; it is tried again")
+        with self._asking[whole].asking(f"asking for the offsets of {topic}/{partition}") as client:
+            found = client.get_watermark_offsets(TopicPartition(topic, partition), REQUEST_S, cached=False)
+            if found is None or min(found) < 0:
+                raise TimeoutError("its leader changes")
         return int(found[0]), int(found[1])
 
     def at(self, topic: str, partition: int, ms: int) -> int:
         """The first offset of a message of that time (ms since the epoch) or later; the end when there is none."""
-        with asking(f"asking for the offsets of {topic}/{partition}"):
-            (found,) = self._asking[False].offsets_for_times([TopicPartition(topic, partition, ms)], REQUEST_S)
+        with self._asking[False].asking(f"asking for the offsets of {topic}/{partition}") as client:
+            (found,) = client.offsets_for_times([TopicPartition(topic, partition, ms)], REQUEST_S)
         return found.offset if found.offset >= 0 else self.ends(topic, [partition])[partition]
 
     def committed(
@@ -80,11 +82,10 @@ class Offsets:
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, each) for each in partitions])
         deadline = time.monotonic() + REQUEST_S
         while True:
-            with asking(f"asking for the offsets of group {group}"):
-                future = self._admin.list_consumer_group_offsets(
-                    [asked], require_stable=stable, request_timeout=REQUEST_S
-                )[group]
-                found = future.result(REQUEST_S).topic_partitions
+            with self._admin.asking(f"asking for the offsets of group {group}") as admin:
+                future = admin.list_consumer_group_offsets([asked], require_stable=stable, request_timeout=_ATTEMPT_S)
+                # Longer than the request, which must be over before its client is let go of.
+                found = future[group].result(2 * _ATTEMPT_S).topic_partitions
                 errors = [each.error for each in found if each.error is not None]
                 open_yet = all(error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT for error in errors)
                 if errors and not (open_yet and time.monotonic() < deadline):
@@ -121,9 +122,11 @@ class Offsets:
     def close(self) -> None:
         """Let go of all consumers."""
         with self._lock:
-            for member in (*self._members.values(), *self._asking.values()):
+            for member in self._members.values():
                 member.close()
             self._members.clear()
+        for client in (self._admin, *self._asking.values()):
+            client.close()
 
 
 def intent_of(group: str, topic: Topic, partition: int, offset: int, metadata: str) -> Intent | None:
