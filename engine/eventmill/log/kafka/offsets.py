@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicPartition,
@@ -26,8 +25,6 @@ from eventmill.log.kafka.clients import REQUEST_S, Asked, asking, common, consum
 _INTENT: Final = "intent:"
 #: How soon to ask again while a transaction is open.
 _UNSTABLE_S: Final = 0.02
-#: How long a coordinator may take before it is looked up anew.
-_ATTEMPT_S: Final = 5.0
 
 
 class Offsets:
@@ -38,8 +35,9 @@ class Offsets:
         self._admin = Asked(lambda: AdminClient(common(config)))
         self._lock = threading.Lock()
         self._members: dict[str, Consumer] = {}
+        self._groups: dict[tuple[str, bool], Asked[Consumer]] = {}
         settings = consumer(config, "eventmill.asking")
-        # Each sees as far as its isolation level. (The admin client's own question for offsets has crashed.)
+        # Each sees as far as its isolation level.
         self._asking = {
             False: Asked(lambda: Consumer(settings)),
             True: Asked(lambda: Consumer({**settings, "isolation.level": "read_uncommitted"})),
@@ -79,13 +77,11 @@ class Offsets:
 
         ``stable``: such as no open transaction can change any more (KIP-447), waited for up to ``REQUEST_S``.
         """
-        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, each) for each in partitions])
+        asked = [TopicPartition(topic, each) for each in partitions]
         deadline = time.monotonic() + REQUEST_S
         while True:
-            with self._admin.asking(f"asking for the offsets of group {group}") as admin:
-                future = admin.list_consumer_group_offsets([asked], require_stable=stable, request_timeout=_ATTEMPT_S)
-                # Longer than the request, which must be over before its client is let go of.
-                found = future[group].result(2 * _ATTEMPT_S).topic_partitions
+            with self._of_group(group, stable).asking(f"asking for the offsets of group {group}") as client:
+                found = client.committed(asked, REQUEST_S)
                 errors = [each.error for each in found if each.error is not None]
                 open_yet = all(error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT for error in errors)
                 if errors and not (open_yet and time.monotonic() < deadline):
@@ -93,6 +89,15 @@ class Offsets:
             if not errors:
                 return {each.partition: (max(each.offset, -1), each.metadata or "") for each in found}
             time.sleep(_UNSTABLE_S)
+
+    def _of_group(self, group: str, stable: bool) -> Asked[Consumer]:
+        """Asks as the group. (The admin client's question for a group's offsets ends the process when the coordinator moves:
+        librdkafka looks for the new one by the consumer group that an admin client has not.)"""
+        settings = consumer(self._config, group)
+        if not stable:
+            settings["isolation.level"] = "read_uncommitted"
+        with self._lock:
+            return self._groups.setdefault((group, stable), Asked(lambda: Consumer(settings)))
 
     def commit(self, group: str, topic: str, offsets: Mapping[int, int], intents: Mapping[int, Intent | None]) -> None:
         """Commit for a group without members; a partition's intent is kept in its metadata."""
@@ -125,7 +130,8 @@ class Offsets:
             for member in self._members.values():
                 member.close()
             self._members.clear()
-        for client in (self._admin, *self._asking.values()):
+            clients = (self._admin, *self._asking.values(), *self._groups.values())
+        for client in clients:
             client.close()
 
 
