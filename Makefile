@@ -7,6 +7,7 @@ SYSTEM := g++ pkg-config libsimdjson-dev libxxhash-dev
 SANITIZERS := address,undefined
 FUZZ_MINUTES ?= 3
 EVENTS ?= 1000000
+WORKERS ?= 2
 
 .PHONY: demo test check kafka redis s3 faults bench soak sanitize build system-packages fuzz-packages clean
 .DEFAULT_GOAL := help
@@ -18,7 +19,7 @@ demo: build ## Run everything on this machine and prove the ledger
 	$(BIN)/eventmill demo
 
 test: build $(VENV)/.test ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 check: build $(VENV)/.check ## Lint, format, types
 	$(BIN)/ruff check

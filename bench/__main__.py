@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-from pathlib import Path
 
-from bench.report import RESULTS, write
+from bench.report import PAGES, RESULTS, write
 
-NAMES = ("decode", "kernels", "growth", "scaling", "counts", "frames", "stages", "lake", "kafka", "e2e", "memory")
+NAMES = (
+    "decode", "kernels", "growth", "scaling", "counts", "frames", "stages", "lake", "kafka", "dimensions", "e2e", "memory"
+)  # fmt: skip
 
 
 def main() -> None:
@@ -30,7 +31,8 @@ def main() -> None:
         if not arguments.smoke:
             (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
     if not arguments.smoke:
-        write(Path("docs/performance.md"))
+        for page in PAGES:
+            write(page)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from eventmill.core.tail import Tail
 from eventmill.kernels.partition import by_key
 from eventmill.log.kafka import topics
 from eventmill.log.kafka.log import KafkaLog
+from eventmill.process.dimensions.source import open_dimensions
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.serve.processing import build_processing
@@ -122,7 +123,8 @@ def process(config: Config, events: int) -> dict[str, float]:
     log = KafkaLog(config)
     book = SchemaBook(log, open_source(config), refresh_s=3600)
     book.refresh()
-    processing = build_processing(config, log, book, Tail(()))
+    dimensions = open_dimensions(config.dimensions)
+    processing = build_processing(config, log, book, Tail(()), dimensions)
     processing.recover()
     left = events
 
@@ -136,10 +138,12 @@ def process(config: Config, events: int) -> dict[str, float]:
         left -= processing.step(0.1)
         while left == events:  # joining the group is no work
             left -= processing.step(0.1)
-        figures = _measured(left, work)
+        figures = _measured(max(left, 1), work)  # a tiny run may be over by now
         stored, size = 0, 0
         for partition in range(_PARTITIONS):
-            position, end = 0, log.end_offset(Topic.ENRICHED, partition)
+            position, end = 0, log.next_offset(Topic.ENRICHED, partition)
+            while log.end_offset(Topic.ENRICHED, partition) < end:
+                time.sleep(0.01)  # until the broker has written the last transaction's mark
             while frames := log.read(Topic.ENRICHED, partition, position, events_max=1 << 30, to_offset=end):
                 stored += sum(each.events for each in frames)
                 size += sum(len(each.payload) for each in frames)
@@ -149,6 +153,7 @@ def process(config: Config, events: int) -> dict[str, float]:
         return {**figures, "bytes": round(size / stored, 1)}
     finally:
         processing.close()
+        dimensions.close()
         book.close()
         log.close()
 

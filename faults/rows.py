@@ -9,6 +9,7 @@ from typing import Final
 
 from faults.alone import Alone
 from faults.clocks import wrong_clocks
+from faults.dimensions import WithRedis, break_redis
 from faults.poison import poison
 from faults.scene import Row, Scene
 from testbed.process import eventually
@@ -95,6 +96,7 @@ MATRIX: Final = (
     Row(2, "kill -9 at each failpoint", kill_at_failpoint, Alone, runs=60, small=2),
     Row(3, "newest snapshot cut or bit-flipped", damage_snapshot, Alone, runs=20, small=0),
     Row(4, "kill -9 of ingest under load", kill_ingest, Alone, runs=50, small=0),
+    Row(12, "Redis killed, slow, of another type, emptied", break_redis, WithRedis, runs=10, small=0, seconds=20),
     Row(18, "wrong clocks, events days late and from the future", wrong_clocks, Alone, runs=5, small=0, seconds=30),
     Row(19, "poison: bodies and events that nobody should send", poison, Alone, runs=20, small=0),
     Row(25, "SIGTERM, then start again", drain, Alone, runs=10, small=0),

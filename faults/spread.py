@@ -90,8 +90,18 @@ class Spread:
             role.start()
 
     def mark(self) -> dict[int, int]:
-        """Where the next frame of raw goes, by partition."""
-        return {each: self.log.next_offset(Topic.RAW, each) for each in range(_PARTITIONS)}
+        """Where the next frame of raw goes, by partition; asked again while one has no leader."""
+        found: dict[int, int] = {}
+
+        def ask() -> bool:
+            try:
+                found.update({each: self.log.next_offset(Topic.RAW, each) for each in range(_PARTITIONS)})
+            except LogUnavailable:
+                return False
+            return True
+
+        eventually(ask, lambda: "every partition of raw has a leader")
+        return found
 
     def passed(self, mark: dict[int, int]) -> bool:
         """Whether the group has committed that far."""

@@ -20,6 +20,14 @@ settings.register_profile("eventmill", deadline=None)
 settings.load_profile("eventmill")
 
 
+def pytest_collection_modifyitems(items):
+    """Where several workers run the tests, those of a file stay together, and so do all that use the brokers: first."""
+    of_brokers = {item for item in items if "kafka_cluster" in item.fixturenames}
+    items.sort(key=lambda item: item not in of_brokers)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("brokers" if item in of_brokers else item.path.name))
+
+
 def _had(server):
     """The server, started; without it the tests are skipped, in CI they fail."""
     try:

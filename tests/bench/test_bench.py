@@ -32,5 +32,6 @@ def test_an_unknown_name_is_told(capsys, monkeypatch):
 
 
 def test_the_docs_show_the_figures_kept():
-    page = (ROOT / "docs" / "performance.md").read_text()
-    assert report.rendered(page) == page
+    for path in report.PAGES:
+        page = path.read_text()
+        assert report.rendered(page) == page, path

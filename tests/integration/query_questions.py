@@ -14,7 +14,7 @@ DAYS = 12
 NOW = START_MS + DAYS * DAY_MS - DAY_MS // 2
 WINDOW_MS = 5 * DAY_MS
 BOUNDARY = NOW - WINDOW_MS
-EVENTS = st.sampled_from([*NAMES, "no such event"])
+EVENTS = st.sampled_from([*NAMES, *NAMES, "no such event"])
 FIELDS = (
     "event", "type", "device_id", "user_id", "anonymous_id", "platform", "country", "locale", "properties.category",
     "properties.mixed", "properties.mixed.a", "properties.cart.items", "properties.cart.vip", "context.os.name",
@@ -46,7 +46,7 @@ FILTERS = st.one_of(
     condition(st.sampled_from(FIELDS), COMPARED, st.sampled_from(VALUES)),
     condition(st.just("platform"), st.sampled_from(["eq", "ne"]), st.just("ios")),
 )
-FEW_FILTERS = st.one_of(st.none(), st.none(), st.lists(FILTERS, max_size=2))
+FEW_FILTERS = st.one_of(st.none(), st.none(), st.none(), st.lists(FILTERS, max_size=2))
 
 
 def written(at: int) -> str:
@@ -54,15 +54,12 @@ def written(at: int) -> str:
 
 
 @st.composite
-def spans(draw: st.DrawFn, longest_ms: int = DAYS * DAY_MS) -> dict[str, Any]:
-    """``from`` and ``to``; most lie across the boundary."""
-    length = draw(st.integers(1, longest_ms))
-    if draw(st.integers(0, 3)):
-        start = draw(st.integers(BOUNDARY - length, BOUNDARY))
-    else:
-        start = draw(st.integers(START_MS - DAY_MS, START_MS + DAYS * DAY_MS))
+def spans(draw: st.DrawFn) -> dict[str, Any]:
+    """``from`` and ``to``; most are long, since a short one asks little, and most lie across the boundary."""
+    length = draw(st.sampled_from([12 * DAY_MS, 6 * DAY_MS, 6 * DAY_MS, 2 * DAY_MS, DAY_MS // 4, 60_000]))
+    start = BOUNDARY - length * draw(st.sampled_from([4, 2, 6, 0, 8])) // 8
     if draw(st.booleans()):
-        start, length = start // 60_000 * 60_000, -(-length // 60_000) * 60_000
+        start, length = start + draw(st.integers(-DAY_MS, DAY_MS)), length + draw(st.integers(0, DAY_MS))
     return {"from": written(start), "to": written(start + length)}
 
 
@@ -75,8 +72,8 @@ def selections(*, needed: bool) -> st.SearchStrategy[dict[str, Any] | None]:
 
 
 @st.composite
-def bodies(draw: st.DrawFn, required: Any, optional: Any, longest_ms: int = DAYS * DAY_MS) -> dict[str, Any]:
-    return draw(spans(longest_ms)) | draw(st.fixed_dictionaries(required, optional=optional))
+def bodies(draw: st.DrawFn, required: Any, optional: Any) -> dict[str, Any]:
+    return draw(spans()) | draw(st.fixed_dictionaries(required, optional=optional))
 
 
 BREAKDOWN = st.none() | st.sampled_from([*FIELDS, "flags"])

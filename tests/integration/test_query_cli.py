@@ -42,7 +42,7 @@ def ask(serving, *arguments):
         (("trends", "--measure", "sum:properties.price", "--filter", "properties.price gt 10"), ["value"]),
         (("funnel", *STEPS, "--window", "1h", "--by", "platform"), ["conversion", "%", *STEPS]),
         (("retention", "--first", "Product Viewed", "--last", "3d"), ["cohort", "size", "+1"]),
-        (("sessions", "--interval", "total"), ["bounce_rate", "events_per_session", "p95_ms"]),
+        (("sessions", "--interval", "total"), ["bounce rate", "events per session", "p95"]),
         (("paths", "--start", "Product Viewed", "--depth", "1"), ["source", "target"]),
         (("sql", "SELECT event, count() AS n FROM events WHERE event = {e:String} GROUP BY event", "--param",
           "e=Product Viewed"), ["Product Viewed"]),
@@ -128,6 +128,18 @@ def test_sparklines():
     assert sparkline([None, 0.0]) == " ▁"
     assert sparkline([-7, 0]) == "▁█"
     assert len(sparkline(list(range(1_000)))) == 59
+
+
+def test_a_break_down_has_a_gap_where_it_has_no_bucket():
+    out = Console(file=io.StringIO(), width=100)
+    times = [f"2026-11-23T{hour:02}:00:00Z" for hour in range(5)]
+    rows = [[times[0], "ios", 1], [times[1], "ios", 4], [times[4], "ios", 8], [times[1], None, 3]]
+    meta = {"stores": ["lake"], "estimated_rows": 1, "elapsed_ms": 1.0}
+    print_answer("trends", {"columns": ["time", "breakdown", "value"], "rows": rows, "meta": meta}, out)
+    lines = out.file.getvalue().splitlines()
+    assert lines[0] == f"{sparkline([1, 4, None, None, 8])}  ios"
+    assert lines[1] == f"{sparkline([None, 3, None, None, None])}  –"
+    assert "2026-11-23 04:00" in out.file.getvalue()
 
 
 def test_what_events_say_does_not_steer_the_terminal():

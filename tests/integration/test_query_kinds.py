@@ -94,6 +94,19 @@ def test_funnels(services: dict[str, QueryService], rows: list[dict[str, Any]], 
         assert service.ask("funnel", body)["rows"] == expected, name
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_one_event_never_serves_two_steps(
+    services: dict[str, QueryService], rows: list[dict[str, Any]], count: int
+) -> None:
+    """Also where several that look the same have one time: that must not be gone through in another order at each step."""
+    for name in NAMES:
+        body = ALL | {"steps": [{"event": name}] * count, "window": "10ms"}
+        expected = twins.funnel(rows, body, 10)
+        assert expected[1][2] > 0
+        for store, service in services.items():
+            assert service.ask("funnel", body)["rows"] == expected, store
+
+
 @some
 @given(body=RETENTIONS)
 def test_retention(services: dict[str, QueryService], rows: list[dict[str, Any]], body: dict[str, Any]) -> None:
@@ -158,6 +171,15 @@ def test_paths(services: dict[str, QueryService], rows: list[dict[str, Any]], bo
         assert {tuple(row[:3]): row[3] for row in found} == expected, name
         assert len(found) == len(expected)
         assert [row[0] for row in found] == sorted(row[0] for row in found)
+
+
+def test_pages_follow_one_another(services: dict[str, QueryService], rows: list[dict[str, Any]]) -> None:
+    """Also where several events have one time: that device's clock ticks by the hour."""
+    body = ALL | {"device": "device-7", "limit": 7}
+    expected = twins.timeline(rows, body)
+    assert len(expected) > 21
+    for name, service in services.items():
+        assert pages(service, body, len(expected)) == expected, name
 
 
 def test_a_timeline_row_has_the_whole_event(services: dict[str, QueryService], rows: list[dict[str, Any]]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,6 +21,22 @@ _TIMEOUT_S: Final = 120.0
 _ARROW: Final = "application/vnd.apache.arrow.stream"
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _SPARK: Final = 60
+#: What fits a terminal, by kind; --json has all.
+_SHOWN: Final = {
+    "timeline": ("timestamp", "event", "platform", "app_version", "properties"),
+    "sessions": (
+        "time",
+        "breakdown",
+        "sessions",
+        "bounce_rate",
+        "events_per_session",
+        "p50_ms",
+        "p95_ms",
+    ),
+}
+_TIMES: Final = frozenset(["time", "timestamp", "cohort"])
+#: The least width of a column of text.
+_LEAST: Final = 8
 _SHARES: Final = frozenset(["conversion", "step_conversion", "share", "bounce_rate"])
 
 
@@ -62,6 +80,9 @@ def print_answer(kind: str, answer: dict[str, Any], out: Console | None = None) 
     if kind == "trends" and rows:
         for label, values in _series(columns, rows):
             out.print(Text(f"{sparkline(values)}  {label}"), soft_wrap=True)
+    if kind in _SHOWN:
+        chosen = [columns.index(name) for name in _SHOWN[kind] if name in columns]
+        columns, rows = [columns[place] for place in chosen], [[row[place] for place in chosen] for row in rows]
     if kind == "retention" and rows:
         out.print(_grid(rows))
     else:
@@ -87,21 +108,29 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def _series(columns: list[str], rows: list[list[Any]]) -> Iterable[tuple[str, list[float | None]]]:
-    """Each label's values at all times of the answer."""
-    times = {at: place for place, at in enumerate(dict.fromkeys(row[0] for row in rows))}
+    """Each label's values from the answer's first bucket to its last; null where it has none."""
+    moments = sorted({datetime.fromisoformat(row[0]) for row in rows})
+    step = min((b - a for a, b in itertools.pairwise(moments)), default=timedelta(1))
+    count = (moments[-1] - moments[0]) // step + 1
+    labelled = len(columns) == 3
     found: dict[Any, list[float | None]] = {}
     for row in rows:
-        found.setdefault(row[1] if len(columns) == 3 else "", [None] * len(times))[times[row[0]]] = row[-1]
-    return [("" if label == "" and len(columns) == 2 else _plain(label), values) for label, values in found.items()]
+        place = (datetime.fromisoformat(row[0]) - moments[0]) // step
+        found.setdefault(row[1] if labelled else "", [None] * count)[place] = row[-1]
+    return [(_plain(label), values) for label, values in found.items()]
 
 
 def _table(columns: list[str], rows: list[list[Any]]) -> Table:
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = [[_cell(name, value) for name, value in zip(columns, row, strict=True)] for row in rows]
     for place, name in enumerate(columns):
         numeric = any(isinstance(row[place], (int, float)) and not isinstance(row[place], bool) for row in rows)
-        table.add_column(Text(_plain(name)), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(name, value)) for name, value in zip(columns, row, strict=True)))
+        # A heading may break, a number or a time may not.
+        least = max(len(row[place]) for row in shown) if numeric or name in _TIMES else _LEAST
+        heading = Text(_plain(name.removesuffix("_ms").replace("_", " ")))
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold", min_width=least)
+    for cells in shown:
+        table.add_row(*map(Text, cells))
     return table
 
 
@@ -126,12 +155,18 @@ def _cell(name: str, value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return _plain(value)
+        return _moment(value) if name in _TIMES else _plain(value)
     if name in _SHARES:
         return f"{value:.1%}"
     if name.endswith("_ms") and not name.startswith("elapsed"):
         return _length(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def _moment(value: Any) -> str:
+    """A time in UTC without what says nothing."""
+    text = _plain(value).replace("T", " ").removesuffix("Z")
+    return text.removesuffix(":00")
 
 
 def _length(ms: float) -> str:

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "replay": ("eventmill.cli.replay", "replay"),
     "query": ("eventmill.cli.query", "query"),
     "schema": ("eventmill.cli.schema", "schema"),
+    "dimensions": ("eventmill.cli.dimensions", "dimensions"),
     "bench": ("eventmill.cli.bench", "bench"),
 }
 

@@ -63,7 +63,7 @@ def _spans(command: Command) -> Command:
     def wrapper(since: str | None, until: str | None, last: str | None, **given: Any) -> Body:
         if since is not None and last is not None:
             raise ConfigError("--from and --last both say where the time begins: take one")
-        end = datetime.now(UTC) if until is None else _time(until, "--to")
+        end = datetime.now(UTC).replace(microsecond=0) if until is None else _time(until, "--to")
         back = timedelta(milliseconds=duration(last or _LAST, "--last"))
         start = end - back if since is None else _time(since, "--from")
         return {"from": start.isoformat(), "to": end.isoformat(), **command(**given)}

@@ -51,7 +51,9 @@ _AT: Final = f"bitShiftRight(key, {_MASK_BITS + _STEP_BITS})"
 #: A gap is at most the window.
 _GAP_BITS: Final = 40
 #: The hash sorts faster than the text; the text is there to be exact.
-_BEFORE: Final = "WINDOW w AS (PARTITION BY hash, who ORDER BY key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+_WHOSE: Final = "PARTITION BY hash, who ORDER BY key"
+#: Events of one key are numbered once, so that every step goes through them in the same order.
+_BEFORE: Final = f"WINDOW w AS ({_WHOSE}, place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Funnel:
         given = "" if self.breakdown is None else ", given"
         key = f"at * {1 << _MASK_BITS + _STEP_BITS} + bitCount(bitXor(mask, mask - 1)) * {1 << _MASK_BITS} + mask"
         sql = (
-            f"SELECT *, if(bitTest(key, 0), {_AT}, 0) AS s1, {_AT} AS p1 "
+            f"SELECT *, row_number() OVER ({_WHOSE}) AS place, if(bitTest(key, 0), {_AT}, 0) AS s1, {_AT} AS p1 "
             f"FROM (SELECT cityHash64(who) AS hash, who, {key} AS key{given} FROM ({rows}) WHERE mask != 0)"
         )
         for k in range(2, len(self.steps) + 1):

@@ -17,6 +17,7 @@ from eventmill.core.config import Config
 from eventmill.core.log import Log
 from eventmill.core.schema import Topic
 from eventmill.core.tail import Tail
+from eventmill.process.dimensions.source import Dimensions
 from eventmill.process.group import GroupProcessor
 from eventmill.process.partition import PartitionState
 from eventmill.process.pipeline import Processor, build_stages
@@ -44,14 +45,19 @@ class Processing(Protocol):
 
 
 def build_processing(
-    config: Config, log: Log, book: SchemaBook, tail: Tail, checkpoint: Callable[[str], None] = lambda _: None
+    config: Config,
+    log: Log,
+    book: SchemaBook,
+    tail: Tail,
+    dimensions: Dimensions,
+    checkpoint: Callable[[str], None] = lambda _: None,
 ) -> Processing:
     """As the configuration says; ``tail`` gets the newest batches of a single partition."""
     if on_kafka(config):
-        return _group(config, log, book, checkpoint)
+        return _group(config, log, book, dimensions, checkpoint)
     return Processor(
         log,
-        lambda: build_stages(config, book),
+        lambda: build_stages(config, book, dimensions),
         config.state_dir,
         batch_events_max=config.process.batch_events_max,
         batch_interval_ms=parse_duration_ms(config.process.batch_interval),
@@ -62,7 +68,9 @@ def build_processing(
     )
 
 
-def _group(config: Config, log: Log, book: SchemaBook, checkpoint: Callable[[str], None]) -> GroupProcessor:
+def _group(
+    config: Config, log: Log, book: SchemaBook, dimensions: Dimensions, checkpoint: Callable[[str], None]
+) -> GroupProcessor:
     from eventmill.log.kafka.member import Member
 
     count = len(log.partitions(Topic.RAW))
@@ -74,7 +82,7 @@ def _group(config: Config, log: Log, book: SchemaBook, checkpoint: Callable[[str
         return PartitionState(
             log,
             partition,
-            lambda: build_stages(each, mine),
+            lambda: build_stages(each, mine, dimensions),
             _place(config, partition),
             batch_events_max=config.process.batch_events_max,
             book=mine,

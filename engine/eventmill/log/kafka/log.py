@@ -14,6 +14,7 @@ killed between two frames has then counted what it has written. Processors take 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from eventmill.core.config import Config
 from eventmill.core.errors import LogUnavailable, StateError
 from eventmill.core.log import Count, Intent, StoredFrame
 from eventmill.core.schema import Topic
+from eventmill.core.threads import name_thread
 from eventmill.log.kafka import messages
 from eventmill.log.kafka.clients import consumer, producer
 from eventmill.log.kafka.feed import Feed
@@ -34,6 +36,8 @@ from eventmill.log.kafka.sums import Sums
 from eventmill.log.kafka.topics import LEDGER
 
 _LOOK_S: Final = 0.1
+logger = logging.getLogger(__name__)
+
 #: Frames of a lag that are counted one by one; more are estimated from them.
 _COUNTED_FRAMES: Final = 8
 #: Events that are read together where all of a range is wanted.
@@ -59,6 +63,7 @@ class KafkaLog:
         self._known: dict[Topic, list[int]] = {}
         self._sums = Sums(self._feed_of(Topic.RAW, f"{self._prefix}.{LEDGER}"), self._dead)
         self._pressure: tuple[float, str | None] = (-_PRESSURE_FRESH_S, None)
+        self._asking = threading.Lock()
         self._mean: dict[Topic, tuple[float, float]] = {}
         self._closed = False
 
@@ -231,9 +236,16 @@ class KafkaLog:
         return max(0.0, (now_ms() - first[0].appended_at) / 1000) if first else 0.0
 
     def pressure(self) -> str | None:
-        """See ``core.log.Log.pressure``; about a second old at most."""
+        """See ``core.log.Log.pressure``; what was known about a second ago, for brokers may take long to answer."""
         asked, reason = self._pressure
-        if time.monotonic() - asked >= _PRESSURE_FRESH_S:
+        if time.monotonic() - asked >= _PRESSURE_FRESH_S and self._asking.acquire(blocking=False):
+            threading.Thread(target=self._ask_pressure, name="pressure", daemon=True).start()
+        return reason
+
+    def _ask_pressure(self) -> None:
+        name_thread("pressure")
+        reason = self._pressure[1]
+        try:
             partitions = self.partitions(Topic.RAW)
             ends = self._offsets.ends(self.topic_name(Topic.RAW), partitions)
             waiting = self._positions(groups.PROCESS, Topic.RAW, partitions)
@@ -241,8 +253,15 @@ class KafkaLog:
             most = f"{self._backlog_events_max:,} (log.backlog_events_max)"
             full = lag > self._backlog_events_max
             reason = f"{lag:,} events wait for the processors, at most {most} may" if full else None
+        except LogUnavailable as error:
+            # Whether frames can be stored is found out by storing them.
+            logger.warning("how far raw is behind is not known: %s", error)
+        except RuntimeError:
+            if not self._closed:  # else the consumers are closed by now
+                raise
+        finally:
             self._pressure = time.monotonic(), reason
-        return reason
+            self._asking.release()
 
     def size_bytes(self) -> int:
         """The brokers keep the log; how large it is, is theirs to tell."""

@@ -143,14 +143,19 @@ class Outbox:
         return totals
 
     def _flush(self, producer: Producer, draft: Draft) -> None:
-        with asking("producing"):
-            failed = self._produce(producer, draft.frames)
-            left = producer.flush(self._settings["delivery.timeout.ms"] / 1000 + 1.0)
-        if left:
+        try:
+            with asking("producing"):
+                failed = self._produce(producer, draft.frames)
+                left = producer.flush(self._settings["delivery.timeout.ms"] / 1000 + 1.0)
+            if failed or left:
+                why = failed[0].str() if failed else "no answer in time"
+                raise LogUnavailable(
+                    f"Kafka did not take {max(len(failed), left)} of {len(draft.frames)} frames: {why}"
+                )
+        except LogUnavailable:
+            # It may be broken for good (a sequence out of order is fatal to an idempotent producer).
             self._drop()
-        if failed or left:
-            why = failed[0].str() if failed else "no answer in time"
-            raise LogUnavailable(f"Kafka did not take {max(len(failed), left)} of {len(draft.frames)} frames: {why}")
+            raise
 
     def _produce(self, producer: Producer, frames: Sequence[tuple[Frame, list[int], int]]) -> list[KafkaError]:
         failed: list[KafkaError] = []
