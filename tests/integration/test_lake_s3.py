@@ -21,6 +21,8 @@ from serving import Serving, eventmill, eventually
 from testbed.process import free_port
 from testbed.s3 import S3
 
+pytestmark = pytest.mark.soak  # a fresh machine builds the server first
+
 
 @pytest.fixture
 def settings(s3: S3, monkeypatch: pytest.MonkeyPatch) -> LakeConfig:
