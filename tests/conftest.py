@@ -10,7 +10,10 @@ from hypothesis import settings
 from serving import Serving
 from testbed.kafka import Kafka
 from testbed.packages import Unavailable
+from testbed.postgres import Postgres
 from testbed.redis import Redis
+from testbed.rest_catalog import RestCatalog
+from testbed.s3 import S3
 
 # How long an example takes is the machine's affair.
 settings.register_profile("eventmill", deadline=None)
@@ -66,6 +69,37 @@ def redis(redis_server):
     redis_server.mend()
     redis_server.empty()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 server for the whole run; ``s3`` is the fixture to use."""
+    server = _had(S3)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server):
+    """An S3 server that runs at the beginning of each test; each test takes a prefix of its own."""
+    s3_server.mend()
+    return s3_server
+
+
+@pytest.fixture
+def postgres():
+    """An empty PostgreSQL."""
+    server = _had(Postgres)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def rest_catalog():
+    """An empty Iceberg REST catalog."""
+    server = _had(RestCatalog)
+    yield server
+    server.close()
 
 
 @pytest.fixture

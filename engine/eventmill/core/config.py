@@ -141,12 +141,18 @@ class RealtimeConfig:
 
 @dataclass(frozen=True, slots=True)
 class LakeConfig:
-    """The lake."""
+    """The lake: in the data folder, or in the bucket that ``warehouse`` names; the catalog there too, or at its own URL."""
 
     batch_events_max: int = 300_000
     batch_interval: str = "3s"
     partitions_max: int = 1_000
     compact_interval: str = "1h"
+    warehouse: str = ""
+    endpoint: str = ""
+    region: str = ""
+    access_key_id: str = field(default="", repr=False)
+    secret_access_key: str = field(default="", repr=False)
+    catalog: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

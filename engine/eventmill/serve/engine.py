@@ -74,7 +74,7 @@ class Stores:
     def __init__(self, config: Config) -> None:
         self.log = open_log(config, name="sink")
         self.realtime = RealtimeStore(config.realtime_dir)
-        self.lake = Lake(config.lake_dir, partitions_max=config.lake.partitions_max)
+        self.lake = Lake(config.lake_dir, config.lake.partitions_max, settings=config.lake)
 
     def audit(self) -> Audit:
         """The ledger's proof. Nothing may be consumed meanwhile."""
