@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -144,12 +146,25 @@ class Spread:
         return {"enriched": enriched, **{name: {**verdict, "balanced": balanced} for name, verdict in stores.items()}}
 
     def ask(self, method: str, path: str) -> Any:
-        """An answer of the sink's."""
+        """An answer of the sink's; asked again while it says that the log is out of its reach."""
         if self._sink is None:
             raise RuntimeError("the sink is not started yet")
         request = urllib.request.Request(f"{self._sink.url}{path}", method=method)
-        with urllib.request.urlopen(request, timeout=_JUDGE_S) as answer:
-            return orjson.loads(answer.read())
+        answers: list[bytes] = []
+
+        def answered() -> bool:
+            try:
+                with urllib.request.urlopen(request, timeout=_JUDGE_S) as answer:
+                    answers.append(answer.read())
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
+                refusals.append(error.read().decode(errors="replace"))
+            return bool(answers)
+
+        refusals: list[str] = []
+        eventually(answered, lambda: f"the sink answers {path}: {refusals[-1:]}")
+        return orjson.loads(answers[0])
 
     def close(self) -> None:
         """Kill everything."""
