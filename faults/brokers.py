@@ -127,7 +127,7 @@ def break_links(scene: Scene) -> None:
 
     def act() -> None:
         if len(scene.recoveries) % 2:
-            proxy.conditions = Conditions(latency_s=0.02, slice_bytes=512)
+            proxy.conditions = Conditions(latency_s=0.02, slice_bytes=4096)
             scene.load.await_more(20)
         else:
             for _ in range(5):
