@@ -13,7 +13,7 @@ from eventmill.core.schema import Flag
 from eventmill.process.dimensions.redis_table import RedisTable
 from faults.alone import Alone
 from faults.scene import Scene
-from testbed.faults import FaultProxy
+from testbed.faults import Conditions, FaultProxy
 from testbed.process import free_port
 from testbed.redis import Redis
 
@@ -123,3 +123,21 @@ def break_redis(scene: Scene) -> None:
         system.proxy.heal()
 
     scene.strike(fault)
+
+
+def break_redis_links(scene: Scene) -> None:
+    """All connections are reset again and again, or every piece comes late and in slices; then they are whole."""
+    system = scene.system
+    assert isinstance(system, WithRedis)
+
+    def act() -> None:
+        if len(scene.recoveries) % 2:
+            system.proxy.conditions = Conditions(latency_s=0.01, slice_bytes=64)
+            scene.load.await_more(_UNDER_FAULT)
+        else:
+            for _ in range(5):
+                system.proxy.reset()
+                scene.load.await_more(5)
+        system.proxy.heal()
+
+    scene.strike(act)

@@ -29,9 +29,9 @@ from testbed.kafka import Kafka
 from testbed.process import eventually, free_port
 
 PREFIX: Final = "eventmill"
+PARTITIONS: Final = 6
 _ASK_S: Final = 10.0
 _JUDGE_S: Final = 300.0
-_PARTITIONS: Final = 6
 
 
 class Spread:
@@ -45,6 +45,7 @@ class Spread:
         self.kafka = Kafka(settings={"broker.session.timeout.ms": "6000", **settings})
         self.proxy = FaultProxy.before(self.kafka.nodes)
         self._folder = folder
+        self.lake_dir = folder / "sink" / "lake"
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.ingests: list[Role] = []
@@ -55,7 +56,7 @@ class Spread:
     def _environ(self, bootstrap: str) -> dict[str, str]:
         return {
             "EVENTMILL_KAFKA__BOOTSTRAP": bootstrap,
-            "EVENTMILL_KAFKA__PARTITIONS": str(_PARTITIONS),
+            "EVENTMILL_KAFKA_PARTITIONS": str(PARTITIONS),
             "EVENTMILL_KAFKA__SESSION_TIMEOUT": "6s",
             "EVENTMILL_KAFKA__TRANSACTION_TIMEOUT": "6s",
             "EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000",
@@ -97,7 +98,7 @@ class Spread:
 
         def ask() -> bool:
             try:
-                found.update({each: self.log.next_offset(Topic.RAW, each) for each in range(_PARTITIONS)})
+                found.update({each: self.log.next_offset(Topic.RAW, each) for each in range(PARTITIONS)})
             except LogUnavailable:
                 return False
             return True
@@ -127,6 +128,10 @@ class Spread:
         found = re.findall(r'^eventmill_requests_total\{.*status="503".*\} ([0-9.e+]+)$', text, re.MULTILINE)
         return int(sum(map(float, found)))
 
+    def compact(self) -> None:
+        """Compact the lake as it is now."""
+        self.ask("POST", "/v1/compact")
+
     def verdicts(self, truth: Path) -> dict[str, dict[str, Any]]:
         """The oracle's on both stores, and on the enriched topic as a read_committed consumer sees it; with the ledger's."""
         self.kafka.mend()
@@ -137,7 +142,7 @@ class Spread:
         self.ask("POST", "/v1/flush")
         frames = [
             StoredFrame(Topic.ENRICHED, message.partition(), message.offset(), 0, 0, None, {}, message.value())
-            for message in committed_messages(self.kafka.bootstrap, f"{PREFIX}.{Topic.ENRICHED}", _PARTITIONS)
+            for message in committed_messages(self.kafka.bootstrap, f"{PREFIX}.{Topic.ENRICHED}", PARTITIONS)
         ]
         stored = stored_rows(pa.Table.from_batches([frame.decode_all(frames, EVENT)]))
         balanced = self.ask("GET", "/v1/audit")["balanced"]
