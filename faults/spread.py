@@ -56,7 +56,7 @@ class Spread:
     def _environ(self, bootstrap: str) -> dict[str, str]:
         return {
             "EVENTMILL_KAFKA__BOOTSTRAP": bootstrap,
-            "EVENTMILL_KAFKA_PARTITIONS": str(PARTITIONS),
+            "EVENTMILL_KAFKA__PARTITIONS": str(PARTITIONS),
             "EVENTMILL_KAFKA__SESSION_TIMEOUT": "6s",
             "EVENTMILL_KAFKA__TRANSACTION_TIMEOUT": "6s",
             "EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000",
