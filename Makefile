@@ -7,8 +7,9 @@ SYSTEM := g++ pkg-config libsimdjson-dev libxxhash-dev
 SANITIZERS := address,undefined
 FUZZ_MINUTES ?= 3
 EVENTS ?= 1000000
+WORKERS ?= 2
 
-.PHONY: demo test check kafka redis faults bench soak sanitize build system-packages fuzz-packages clean
+.PHONY: demo test check kafka redis s3 faults bench soak sanitize build system-packages fuzz-packages clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -18,7 +19,7 @@ demo: build ## Run everything on this machine and prove the ledger
 	$(BIN)/eventmill demo
 
 test: build $(VENV)/.test ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 check: build $(VENV)/.check ## Lint, format, types
 	$(BIN)/ruff check
@@ -32,13 +33,16 @@ kafka: build $(VENV)/.test ## Three brokers of Apache Kafka until Ctrl-C; prints
 redis: build $(VENV)/.test ## A Redis until Ctrl-C; prints its URL
 	$(BIN)/python -m testbed redis
 
+s3: build $(VENV)/.test ## An S3 server (versitygw) until Ctrl-C; prints the lake's settings for it
+	$(BIN)/python -m testbed s3
+
 faults: build $(VENV)/.test ## The whole fault matrix, and the negative controls, into docs/faults.md (half an hour)
 	$(BIN)/python -m faults
 
 bench: build $(VENV)/.bench ## Measure, beside the peers
 	$(BIN)/python -m bench
 
-soak: build fuzz-packages $(VENV)/.test sanitize ## Long runs: fuzzing, kill -9 twenty times (FUZZ_MINUTES=3 a target, the decoder 30)
+soak: build fuzz-packages $(VENV)/.test $(VENV)/.spark sanitize ## Long runs: fuzzing, kill -9 twenty times, Spark (FUZZ_MINUTES=3 a target, the decoder 30)
 	FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/python -m pytest tests -m soak -o addopts= -q -rP
 
 sanitize: build $(VENV)/.test ## The kernels' tests under the address and undefined behaviour sanitizers
@@ -72,7 +76,7 @@ $(VENV)/.build: $(KERNELS) | system-packages $(VENV)/bin/python
 	$(BIN)/python -m pip install -q --editable .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.check $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.build
+$(VENV)/.test $(VENV)/.check $(VENV)/.bench $(VENV)/.spark: $(VENV)/.%: pyproject.toml $(VENV)/.build
 	$(BIN)/python -m pip install -q --editable .[$*]
 	@touch $@
 

@@ -30,6 +30,7 @@ from eventmill.core.tail import Tail
 from eventmill.kernels.partition import by_key
 from eventmill.log.kafka import topics
 from eventmill.log.kafka.log import KafkaLog
+from eventmill.process.dimensions.source import open_dimensions
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.serve.processing import build_processing
@@ -58,8 +59,9 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
             rows["ingest"].append(ingest(kafka, config, bodies, events))
             rows["process"].append(process(kafka, config, events))
             rows["loop"].append(loop(kafka, bodies[: few // 100], few))
-            for name, taken in (("quix", bodies[: few // 100]), ("flink", bodies[: many // 100])):
-                if taken and number < 2:  # starting Flink takes longer than a smoke run may
+            # What they take to start is more than a smoke run may.
+            for name, taken in (("quix", bodies[: few * bool(many) // 100]), ("flink", bodies[: many // 100])):
+                if taken and number < 2:
                     peer = others[name] = others.get(name) or peers.Peer(kafka, name, taken, 100)
                     rows[name].append(peer.measure(taken))
     return {
@@ -138,7 +140,8 @@ def process(kafka: Kafka, config: Config, events: int) -> dict[str, float]:
     log = KafkaLog(config)
     book = SchemaBook(log, open_source(config), refresh_s=3600)
     book.refresh()
-    processing = build_processing(config, log, book, Tail(()))
+    dimensions = open_dimensions(config.dimensions)
+    processing = build_processing(config, log, book, Tail(()), dimensions)
     processing.recover()
     left = events
 
@@ -168,6 +171,7 @@ def process(kafka: Kafka, config: Config, events: int) -> dict[str, float]:
         return {**figures, **wire}
     finally:
         processing.close()
+        dimensions.close()
         book.close()
         log.close()
 

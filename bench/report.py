@@ -12,8 +12,10 @@ from typing import Any, Final
 
 import matplotlib as mpl
 
-PAGES: Final = tuple(Path(__file__).parents[1] / "docs" / name for name in ("performance.md", "capacity.md"))
 RESULTS: Final = Path(__file__).parent / "results"
+PAGES: Final = tuple(
+    Path(__file__).parents[1] / "docs" / name for name in ("performance.md", "dimensions.md", "capacity.md")
+)
 IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 _SECTION: Final = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -20,6 +20,7 @@ class Alone:
 
     def __init__(self, folder: Path, **environ: str) -> None:
         self.data = folder / "data"
+        self.lake_dir = self.data / "lake"
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._config = Config(data=self.data)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Final
 
-from faults.rows import drain, kill_at_failpoint, kill_processor
+from faults.clocks import wrong_clocks
+from faults.poison import poison
+from faults.rows import damage, drain, kill_at_failpoint, kill_processor
 from faults.scene import Row, Scene
-from faults.spread import PREFIX, Spread
+from faults.spread import PARTITIONS, PREFIX, Spread
 from testbed.faults import Api, Conditions, Fault
 from testbed.kafka import Node
 from testbed.process import eventually
@@ -43,6 +46,32 @@ def kill_ingest(scene: Scene) -> None:
         scene.load.await_more(5)
 
     scene.strike(fault, recovered=lambda _: True)
+
+
+def damage_snapshots(scene: Scene) -> None:
+    """kill -9, then cut the newest snapshot of each partition or turn a bit of it: whoever takes over uses an older one."""
+    victim = scene.rng.choice(scene.system.processors)
+
+    def newest() -> dict[Path, list[Path]]:
+        found: dict[Path, list[Path]] = {}
+        for path in scene.system.snapshots():
+            found.setdefault(path.parent, []).append(path)
+        return found
+
+    eventually(
+        lambda: len(newest()) == PARTITIONS and all(len(paths) >= 2 for paths in newest().values()),
+        lambda: "each partition has two snapshots",
+    )
+
+    def fault() -> None:
+        victim.server.kill()
+        for paths in newest().values():
+            damage(paths[-1], scene.rng)
+        victim.start()
+
+    scene.strike(fault)
+    assert any("passed over" in role.said for role in scene.system.processors), "nobody met a damaged snapshot"
+    scene.notes["fell back"] += 1
 
 
 def kill_broker(scene: Scene) -> None:
@@ -127,7 +156,7 @@ def break_links(scene: Scene) -> None:
 
     def act() -> None:
         if len(scene.recoveries) % 2:
-            proxy.conditions = Conditions(latency_s=0.02, slice_bytes=512)
+            proxy.conditions = Conditions(latency_s=0.02, slice_bytes=4096)
             scene.load.await_more(20)
         else:
             for _ in range(5):
@@ -152,6 +181,7 @@ SMALL: Final = _on(
 BROKERS: Final[tuple[Row, ...]] = (
     _on(1, "kill -9 of a processor mid-batch", kill_processor, runs=100, small=0),
     _on(2, "kill -9 at each failpoint", kill_at_failpoint, runs=60, small=0),
+    _on(3, "newest snapshots cut or bit-flipped", damage_snapshots, runs=20, small=0),
     _on(4, "kill -9 of ingest under load", kill_ingest, runs=50, small=0),
     _on(5, "kill -9 of a broker: leader, coordinator", kill_broker, runs=20, small=0),
     _on(6, "SIGSTOP of a broker", freeze_broker, runs=10, small=0),
@@ -160,5 +190,7 @@ BROKERS: Final[tuple[Row, ...]] = (
     _on(9, "processors added and removed", add_and_remove, runs=50, small=0),
     _on(10, "EndTxn delayed, reset, or its reply lost", break_end_txn, runs=50, small=0),
     _on(11, "resets, slices and latency on Kafka", break_links, runs=20, small=0),
+    _on(18, "wrong clocks, events days late and from the future", wrong_clocks, runs=5, small=0),
+    _on(19, "poison: bodies and events that nobody should send", poison, runs=20, small=0),
     _on(25, "SIGTERM of a processor, then start again", drain, runs=10, small=0),
 )

@@ -17,9 +17,8 @@ from eventmill.core.clock import now_ms
 from eventmill.core.schema import TIME
 from eventmill.generate.truth import TRUTH, payload_hashes
 from eventmill.lake.table import Lake
-from faults.alone import Alone
 from faults.poison import post
-from faults.scene import Scene
+from faults.scene import Scene, System
 from testbed.process import eventually
 
 _HOUR_MS: Final = 3_600_000
@@ -40,7 +39,6 @@ WRONGS: Final = {
 def wrong_clocks(scene: Scene) -> None:
     """Events of every kind for the same devices, shuffled; then compaction, and every session compared."""
     system = scene.system
-    assert isinstance(system, Alone)
     rng, tag = scene.rng, uuid.UUID(int=scene.rng.getrandbits(128)).hex[:8]
 
     def act() -> None:
@@ -96,8 +94,8 @@ def _iso(at: int) -> str:
     return datetime.datetime.fromtimestamp(at / 1000, datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def _stored(system: Alone, tag: str) -> pa.Table:
-    lake = Lake(system.data / "lake")
+def _stored(system: System, tag: str) -> pa.Table:
+    lake = Lake(system.lake_dir)
     try:
         table = lake.load().scan("event = 'Tick'", selected_fields=("device_id", "timestamp", "session_id")).to_arrow()
     finally:

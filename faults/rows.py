@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
+from pathlib import Path
 from typing import Final
 
 from faults.alone import Alone
 from faults.clocks import wrong_clocks
+from faults.dimensions import WithRedis, break_redis, break_redis_links
 from faults.poison import poison
 from faults.scene import Row, Scene
 from testbed.process import eventually
@@ -45,6 +48,16 @@ def kill_at_failpoint(scene: Scene) -> None:
     scene.recoveries.append(time.monotonic() - begun)
 
 
+def damage(snapshot: Path, rng: random.Random) -> None:
+    """Turn a bit of the file, or cut it."""
+    content = bytearray(snapshot.read_bytes())
+    if rng.random() < 0.5:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    else:
+        del content[rng.randrange(len(content)) :]
+    snapshot.write_bytes(content)
+
+
 def damage_snapshot(scene: Scene) -> None:
     """kill -9, then cut the newest snapshot or turn a bit of it: the older one must do."""
     victim = scene.rng.choice(scene.system.processors)
@@ -52,13 +65,7 @@ def damage_snapshot(scene: Scene) -> None:
 
     def fault() -> None:
         victim.server.kill()
-        newest = scene.system.snapshots()[-1]
-        content = bytearray(newest.read_bytes())
-        if scene.rng.random() < 0.5:
-            content[scene.rng.randrange(len(content))] ^= 1 << scene.rng.randrange(8)
-        else:
-            del content[scene.rng.randrange(len(content)) :]
-        newest.write_bytes(content)
+        damage(scene.system.snapshots()[-1], scene.rng)
         victim.start()
 
     scene.strike(fault)
@@ -95,6 +102,8 @@ MATRIX: Final = (
     Row(2, "kill -9 at each failpoint", kill_at_failpoint, Alone, runs=60, small=2),
     Row(3, "newest snapshot cut or bit-flipped", damage_snapshot, Alone, runs=20, small=0),
     Row(4, "kill -9 of ingest under load", kill_ingest, Alone, runs=50, small=0),
+    Row(11, "resets, slices and latency on Redis", break_redis_links, WithRedis, runs=10, small=0),
+    Row(12, "Redis killed, slow, of another type, emptied", break_redis, WithRedis, runs=10, small=0, seconds=20),
     Row(18, "wrong clocks, events days late and from the future", wrong_clocks, Alone, runs=5, small=0, seconds=30),
     Row(19, "poison: bodies and events that nobody should send", poison, Alone, runs=20, small=0),
     Row(25, "SIGTERM, then start again", drain, Alone, runs=10, small=0),

@@ -29,6 +29,8 @@ class System(Protocol):
     name: str
     url: str
     processors: list[Role]
+    #: The folder of the lake.
+    lake_dir: Path
 
     def start(self) -> None:
         """Returns once it takes traffic."""
@@ -48,6 +50,10 @@ class System(Protocol):
 
     def workers(self) -> list[int]:
         """The ids of the ingest processes."""
+        ...
+
+    def compact(self) -> None:
+        """Compact the lake as it is now."""
         ...
 
     def verdicts(self, truth: Path) -> dict[str, dict[str, Any]]:

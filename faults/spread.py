@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -27,9 +29,9 @@ from testbed.kafka import Kafka
 from testbed.process import eventually, free_port
 
 PREFIX: Final = "eventmill"
+PARTITIONS: Final = 6
 _ASK_S: Final = 10.0
 _JUDGE_S: Final = 300.0
-_PARTITIONS: Final = 6
 
 
 class Spread:
@@ -43,6 +45,7 @@ class Spread:
         self.kafka = Kafka(settings={"broker.session.timeout.ms": "6000", **settings})
         self.proxy = FaultProxy.before(self.kafka.nodes)
         self._folder = folder
+        self.lake_dir = folder / "sink" / "lake"
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.ingests: list[Role] = []
@@ -53,7 +56,7 @@ class Spread:
     def _environ(self, bootstrap: str) -> dict[str, str]:
         return {
             "EVENTMILL_KAFKA__BOOTSTRAP": bootstrap,
-            "EVENTMILL_KAFKA__PARTITIONS": str(_PARTITIONS),
+            "EVENTMILL_KAFKA__PARTITIONS": str(PARTITIONS),
             "EVENTMILL_KAFKA__SESSION_TIMEOUT": "6s",
             "EVENTMILL_KAFKA__TRANSACTION_TIMEOUT": "6s",
             "EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000",
@@ -90,8 +93,18 @@ class Spread:
             role.start()
 
     def mark(self) -> dict[int, int]:
-        """Where the next frame of raw goes, by partition."""
-        return {each: self.log.next_offset(Topic.RAW, each) for each in range(_PARTITIONS)}
+        """Where the next frame of raw goes, by partition; asked again while one has no leader."""
+        found: dict[int, int] = {}
+
+        def ask() -> bool:
+            try:
+                found.update({each: self.log.next_offset(Topic.RAW, each) for each in range(PARTITIONS)})
+            except LogUnavailable:
+                return False
+            return True
+
+        eventually(ask, lambda: "every partition of raw has a leader")
+        return found
 
     def passed(self, mark: dict[int, int]) -> bool:
         """Whether the group has committed that far."""
@@ -115,6 +128,10 @@ class Spread:
         found = re.findall(r'^eventmill_requests_total\{.*status="503".*\} ([0-9.e+]+)$', text, re.MULTILINE)
         return int(sum(map(float, found)))
 
+    def compact(self) -> None:
+        """Compact the lake as it is now."""
+        self.ask("POST", "/v1/compact")
+
     def verdicts(self, truth: Path) -> dict[str, dict[str, Any]]:
         """The oracle's on both stores, and on the enriched topic as a read_committed consumer sees it; with the ledger's."""
         self.kafka.mend()
@@ -125,7 +142,7 @@ class Spread:
         self.ask("POST", "/v1/flush")
         frames = [
             StoredFrame(Topic.ENRICHED, message.partition(), message.offset(), 0, 0, None, {}, message.value())
-            for message in committed_messages(self.kafka.bootstrap, f"{PREFIX}.{Topic.ENRICHED}", _PARTITIONS)
+            for message in committed_messages(self.kafka.bootstrap, f"{PREFIX}.{Topic.ENRICHED}", PARTITIONS)
         ]
         stored = stored_rows(pa.Table.from_batches([frame.decode_all(frames, EVENT)]))
         balanced = self.ask("GET", "/v1/audit")["balanced"]
@@ -134,12 +151,25 @@ class Spread:
         return {"enriched": enriched, **{name: {**verdict, "balanced": balanced} for name, verdict in stores.items()}}
 
     def ask(self, method: str, path: str) -> Any:
-        """An answer of the sink's."""
+        """An answer of the sink's; asked again while it says that the log is out of its reach."""
         if self._sink is None:
             raise RuntimeError("the sink is not started yet")
         request = urllib.request.Request(f"{self._sink.url}{path}", method=method)
-        with urllib.request.urlopen(request, timeout=_JUDGE_S) as answer:
-            return orjson.loads(answer.read())
+        answers: list[bytes] = []
+
+        def answered() -> bool:
+            try:
+                with urllib.request.urlopen(request, timeout=_JUDGE_S) as answer:
+                    answers.append(answer.read())
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
+                refusals.append(error.read().decode(errors="replace"))
+            return bool(answers)
+
+        refusals: list[str] = []
+        eventually(answered, lambda: f"the sink answers {path}: {refusals[-1:]}")
+        return orjson.loads(answers[0])
 
     def close(self) -> None:
         """Kill everything."""

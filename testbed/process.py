@@ -20,9 +20,11 @@ _taken: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens at; never given twice."""
+    """A TCP port on loopback that nobody listens at; never given twice, nor to two workers of one test run."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = _PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
     while True:
-        port = random.choice(_PORTS)
+        port = random.choice(ports)
         if port in _taken:
             continue
         with socket.socket() as probe:

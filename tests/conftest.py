@@ -10,11 +10,22 @@ from hypothesis import settings
 from serving import Serving
 from testbed.kafka import Kafka
 from testbed.packages import Unavailable
+from testbed.postgres import Postgres
 from testbed.redis import Redis
+from testbed.rest_catalog import RestCatalog
+from testbed.s3 import S3
 
 # How long an example takes is the machine's affair.
 settings.register_profile("eventmill", deadline=None)
 settings.load_profile("eventmill")
+
+
+def pytest_collection_modifyitems(items):
+    """Where several workers run the tests, those of a file stay together, and so do all that use the brokers: first."""
+    of_brokers = {item for item in items if "kafka_cluster" in item.fixturenames}
+    items.sort(key=lambda item: item not in of_brokers)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("brokers" if item in of_brokers else item.path.name))
 
 
 def _had(server):
@@ -58,6 +69,37 @@ def redis(redis_server):
     redis_server.mend()
     redis_server.empty()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 server for the whole run; ``s3`` is the fixture to use."""
+    server = _had(S3)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server):
+    """An S3 server that runs at the beginning of each test; each test takes a prefix of its own."""
+    s3_server.mend()
+    return s3_server
+
+
+@pytest.fixture
+def postgres():
+    """An empty PostgreSQL."""
+    server = _had(Postgres)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def rest_catalog():
+    """An empty Iceberg REST catalog."""
+    server = _had(RestCatalog)
+    yield server
+    server.close()
 
 
 @pytest.fixture

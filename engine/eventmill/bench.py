@@ -128,7 +128,7 @@ def _config(folder: Path) -> Config:
         }
     )
     pyarrow.parquet.write_table(users, folder / "users.parquet")
-    return load(None, overrides={"process.dimensions_file": str(folder / "users.parquet")})
+    return load(None, overrides={"dimensions.file": str(folder / "users.parquet")})
 
 
 def _bodies(events: int, batch_events: int, run: int) -> list[bytes]:

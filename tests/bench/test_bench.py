@@ -12,16 +12,30 @@ sys.path.insert(0, str(ROOT))
 
 from bench.__main__ import NAMES, main  # noqa: E402
 
-from bench import capacity, report  # noqa: E402
+from bench import capacity, peers, report  # noqa: E402
+from bench.decode import make_events, to_bodies  # noqa: E402
+from testbed.kafka import Kafka  # noqa: E402
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.soak) if name == "groups" else name for name in NAMES]
+)
 def test_it_runs(name, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench", "--smoke", name])
     main()
     shown = capsys.readouterr().out
     assert shown.startswith(f"{name} …\n")
     assert any(digit in shown for digit in "123456789")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_peer_makes_each_event(name):
+    bodies = to_bodies(make_events(2_000, 1), 100)
+    with Kafka(1) as kafka:
+        figures = peers.Peer(kafka, name, bodies, 100).measure(bodies)  # which counts what it made
+    assert figures["bytes_in"] > 100
+    assert figures["bytes"] > 100
 
 
 def test_an_unknown_name_is_told(capsys, monkeypatch):

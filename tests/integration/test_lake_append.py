@@ -165,7 +165,7 @@ def test_a_write_that_fails_leaves_nothing(lake: Lake) -> None:
 def test_files_that_were_removed_are_not_committed(lake: Lake) -> None:
     def clean_up(point: str) -> None:
         if point == "files written":
-            lake_files.remove(set(map(str, data_files(lake))))
+            lake_files.remove(lake.storage, set(map(str, data_files(lake))))
 
     careless = Lake(lake.folder, checkpoint=clean_up)
     with pytest.raises(StoreError, match="removed before its commit"):

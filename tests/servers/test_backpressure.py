@@ -19,6 +19,7 @@ from eventmill.core.schema import Topic
 from eventmill.core.tail import Tail
 from eventmill.log.kafka import topics
 from eventmill.log.kafka.log import KafkaLog
+from eventmill.process.dimensions.source import NoDimensions
 from eventmill.process.placing import raw_frames
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
@@ -154,11 +155,12 @@ def test_a_processor_that_was_away_takes_what_waits_in_full_batches(environ, log
         decoder.append(batch(1_000, number * 1_000), now_ms())
         with log.transaction() as transaction:
             transaction.append(raw_frames(decoder.finish()[0], PARTITIONS))
-    assert sum(log.lag(groups.PROCESS, Topic.RAW, each) for each in range(PARTITIONS)) == frames * 1_000
+    # Of many frames it is estimated.
+    assert sum(log.lag(groups.PROCESS, Topic.RAW, each) for each in range(PARTITIONS)) > frames * 500
     assert max(log.lag_seconds(groups.PROCESS, Topic.RAW, each) for each in range(PARTITIONS)) > 0
     book = SchemaBook(log, open_source(config), refresh_s=3600)
     book.refresh()
-    processing = build_processing(config, log, book, Tail(()))
+    processing = build_processing(config, log, book, Tail(()), NoDimensions())
     steps = []
     try:
         processing.recover()

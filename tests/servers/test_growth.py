@@ -16,6 +16,7 @@ from eventmill.core.schema import EVENT, RAW, Topic
 from eventmill.core.tail import Tail
 from eventmill.log.kafka import topics
 from eventmill.log.kafka.log import KafkaLog
+from eventmill.process.dimensions.source import NoDimensions
 from eventmill.process.placing import raw_frames
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
@@ -61,7 +62,7 @@ def work_off(config):
     log = KafkaLog(config)
     book = SchemaBook(log, open_source(config), refresh_s=3600)
     book.refresh()
-    processing = build_processing(config, log, book, Tail(()))
+    processing = build_processing(config, log, book, Tail(()), NoDimensions())
     whole = False
     try:
         processing.recover()

@@ -20,9 +20,12 @@ COMMANDS: Final = {
     "audit": ("eventmill.cli.ledger", "audit"),
     "trace": ("eventmill.cli.ledger", "trace"),
     "compact": ("eventmill.cli.maintain", "compact"),
+    "export": ("eventmill.cli.export", "export"),
+    "lake": ("eventmill.cli.lake", "lake"),
     "replay": ("eventmill.cli.replay", "replay"),
     "query": ("eventmill.cli.query", "query"),
     "schema": ("eventmill.cli.schema", "schema"),
+    "dimensions": ("eventmill.cli.dimensions", "dimensions"),
     "bench": ("eventmill.cli.bench", "bench"),
 }
 

@@ -102,7 +102,22 @@ class ProcessConfig:
     session_gap: str = "30m"
     lateness: str = "72h"
     blocked_events: tuple[str, ...] = ()
-    dimensions_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DimensionsConfig:
+    """Users' country, segment and tier: from Redis if one is named, else from a file, else none."""
+
+    file: str = ""
+    redis: str = ""
+    prefix: str = "eventmill:user:"
+    ttl: str = "5m"
+    negative_ttl: str = "1m"
+    entries_max: int = 2_000_000
+    timeout: str = "500ms"
+    slow: str = "50ms"
+    breaker_errors: int = 3
+    breaker_pause: str = "1s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +141,18 @@ class RealtimeConfig:
 
 @dataclass(frozen=True, slots=True)
 class LakeConfig:
-    """The lake."""
+    """The lake: in the data folder, or in the bucket that ``warehouse`` names; the catalog there too, or at its own URL."""
 
     batch_events_max: int = 300_000
     batch_interval: str = "3s"
     partitions_max: int = 1_000
     compact_interval: str = "1h"
+    warehouse: str = ""
+    endpoint: str = ""
+    region: str = ""
+    access_key_id: str = field(default="", repr=False)
+    secret_access_key: str = field(default="", repr=False)
+    catalog: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +177,7 @@ class Config:
     kafka: KafkaConfig = field(default_factory=KafkaConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
+    dimensions: DimensionsConfig = field(default_factory=DimensionsConfig)
     schemas: SchemasConfig = field(default_factory=SchemasConfig)
     realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
     lake: LakeConfig = field(default_factory=LakeConfig)
@@ -185,19 +207,24 @@ class Config:
 _DURATIONS = {
     "age_max",
     "batch_interval",
+    "breaker_pause",
     "commit_interval",
     "compact_interval",
     "dead_retention",
     "delivery_timeout",
     "idle_timeout",
     "lateness",
+    "negative_ttl",
     "refresh_interval",
     "request_deadline",
     "retention",
     "session_gap",
     "session_timeout",
     "slice",
+    "slow",
+    "timeout",
     "transaction_timeout",
+    "ttl",
     "window",
 }
 

@@ -43,6 +43,12 @@ class StoreError(EventmillError):
         self.code = code
 
 
+class StoreUnavailable(StoreError):
+    """A store on another machine does not answer now; nothing is lost by trying again after ``retry_after_s`` seconds."""
+
+    retry_after_s = 1
+
+
 class QueryError(EventmillError, ValueError):
     """A query is wrong or not allowed; the message tells what to change."""
 

@@ -22,7 +22,7 @@ class Stage(Protocol):
 
     The batch belongs to the caller and is never changed; the result may share its buffers. A batch may be empty.
     An exception means that nothing of the batch counts: the pipeline drops all state and recovers from its
-    newest snapshot. A stage never asks the wall clock and never draws random numbers.
+    newest snapshot. A stage never asks the wall clock and never draws random numbers, unless ``output_only``.
     """
 
     @property
@@ -45,3 +45,9 @@ class StatefulStage(Stage, Protocol):
     def restore(self, state: bytes) -> None:
         """Replace the state; raises ``StateError`` when ``state`` was taken under another configuration."""
         ...
+
+
+def in_folds(stage: Stage) -> bool:
+    """Whether state depends on the stage. One with a true ``output_only`` adds columns that no later stage reads: it has no
+    state, changes no row's place, and a fold without output leaves it out."""
+    return not getattr(stage, "output_only", False)

@@ -67,20 +67,33 @@ class Enricher:
         keys = as_array(column(rows, self.key), pa.string())
         if self._known == 0:
             nulls = [pa.nulls(rows.num_rows, field.type) for field in self._distinct.schema]
-            return with_columns(rows, self._fields(nulls))
+            return with_columns(rows, _fields(self._distinct.schema, nulls))
         missing = self._distinct.num_rows - 2
         found = np.empty(len(keys), np.int32)
         self._native.find(*strings(keys), *validity(keys), missing, found)
-        columns = self._fields([_gather(values, found) for values in self._distinct.columns])
-        if "flags" in rows.schema.names:
-            flags = as_array(column(rows, "flags"), pa.int32()).to_numpy(zero_copy_only=False)
-            flagged = np.empty_like(found)
-            native.flagged(found, missing, self.flag, flags, flagged)
-            columns["flags"] = (rows.schema.field("flags"), pa.array(flagged))
-        return with_columns(rows, columns)
+        return joined(rows, self._distinct, found, self.flag)
 
-    def _fields(self, values: list[pa.Array]) -> dict[str, tuple[pa.Field, pa.Array]]:
-        return {field.name: (field, array) for field, array in zip(self._distinct.schema, values, strict=True)}
+
+def joined(
+    rows: pa.RecordBatch, distinct: pa.RecordBatch, found: Int32s, flag: int = Flag.DIMENSIONS_UNKNOWN
+) -> pa.RecordBatch:
+    """``rows`` with the columns of ``distinct``: row ``found[i]`` of it for row i.
+
+    The last two rows of ``distinct`` are nulls: of them the first one stands for what is unknown, which sets ``flag``; every
+    other row clears it.
+    """
+    missing = distinct.num_rows - 2
+    columns = _fields(distinct.schema, [_gather(values, found) for values in distinct.columns])
+    if "flags" in rows.schema.names:
+        flags = as_array(column(rows, "flags"), pa.int32()).to_numpy(zero_copy_only=False)
+        flagged = np.empty_like(found)
+        native.flagged(found, missing, int(flag), flags, flagged)
+        columns["flags"] = (rows.schema.field("flags"), pa.array(flagged))
+    return with_columns(rows, columns)
+
+
+def _fields(schema: pa.Schema, values: list[pa.Array]) -> dict[str, tuple[pa.Field, pa.Array]]:
+    return {field.name: (field, array) for field, array in zip(schema, values, strict=True)}
 
 
 def _gather(values: pa.Array, found: Int32s) -> pa.Array:

@@ -16,7 +16,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, Transaction
@@ -26,7 +25,7 @@ from eventmill.core.frame import to_batch
 from eventmill.core.schema import EVENT, Flag
 from eventmill.lake import offsets
 from eventmill.lake.duplicates import by_hour, duplicates
-from eventmill.lake.files import DAY_MS, FileWriter, Indices, encoded, read, remove, require
+from eventmill.lake.files import DAY_MS, FileWriter, Indices, encoded, parquet, read, remove, require
 from eventmill.lake.iceberg import REMOVED, CommitUnknown, Kind, LakeTable, LiveFile, removed_by_hour
 from eventmill.lake.lock import exclusive
 from eventmill.lake.recompute import changed_sessions
@@ -109,7 +108,7 @@ def compact(
             hours = by_hour(plan.files, plan.removed)
 
             def stage(newest: Table, transaction: Transaction) -> int:
-                require(paths)
+                require(lake.storage, paths)
                 checkpoint("before commit")
                 return _stage(lake, newest, transaction, plan.replaced, files, entries, hours)
 
@@ -117,7 +116,7 @@ def compact(
         except CommitUnknown:
             raise
         except Exception:
-            remove(paths)
+            remove(lake.storage, paths)
             raise
         checkpoint("committed")
     return CompactReport(
@@ -138,7 +137,7 @@ def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None) -> _Plan:
     chosen = new | set(removed) | set(sessions)
     if enrich is not None:
         flagged = (index for index, file in enumerate(files) if file.kind is Kind.FLAGGED and index not in chosen)
-        chosen |= {index for index in flagged if _enrich(read(files[index].path), enrich)[1]}
+        chosen |= {index for index in flagged if _enrich(read(files[index]), enrich)[1]}
     return _Plan(files, removed, sessions, dates, _packs(files, chosen))
 
 
@@ -166,10 +165,8 @@ def _packs(files: list[LiveFile], chosen: set[int]) -> list[list[int]]:
 
 
 def _uncompressed(file: LiveFile) -> int:
-    try:
-        metadata = pq.read_metadata(file.path)
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot read the lake's file {file.path}: {error}; restore it from a backup") from error
+    with parquet(file) as opened:
+        metadata = opened.metadata
     return sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
 
 
@@ -200,7 +197,7 @@ def _write(
 
 def _rows(plan: _Plan, index: int) -> pa.Table:
     """A file's rows as they are to be."""
-    rows = read(plan.files[index].path)
+    rows = read(plan.files[index])
     if index in plan.sessions:
         sessions = rows.column("session_id").to_numpy().copy()
         at, ids = plan.sessions[index]

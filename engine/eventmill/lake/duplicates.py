@@ -59,14 +59,14 @@ def duplicates(files: list[LiveFile], dates: set[int]) -> dict[int, Indices]:
     """
     near = {date + day for date in dates for day in (-1, 0, 1)}
     scope = [index for index, file in enumerate(files) if file.date in near]
-    new = [mixed(words(read(files[index].path, ["event_id"]).column(0))) for index in scope if files[index].appended]
+    new = [mixed(words(read(files[index], ["event_id"]).column(0))) for index in scope if files[index].appended]
     if not new:
         return {}
     hashes = np.sort(np.concatenate(new))
     suspects = [repeated(hashes)]
     for index in scope:
         if not files[index].appended:
-            for batch in stream(files[index].path, ["event_id"]):
+            for batch in stream(files[index], ["event_id"]):
                 seen = mixed(words(batch.column(0)))
                 suspects.append(seen[contains(hashes, seen)])
     candidates = np.unique(np.concatenate(suspects))
@@ -77,7 +77,7 @@ def _later(files: list[LiveFile], scope: list[int], candidates: Words) -> dict[i
     """All but the first received of every id whose hash is a candidate; of equal times the older file's stays."""
     parts = []
     for index in scope:
-        table = read(files[index].path, ["event_id", "received_at"])
+        table = read(files[index], ["event_id", "received_at"])
         ids = words(table.column("event_id"))
         rows = np.flatnonzero(contains(candidates, mixed(ids)))
         received = table.column("received_at").cast(pa.int64()).to_numpy()[rows]
@@ -93,7 +93,7 @@ def by_hour(files: list[LiveFile], removed: dict[int, Indices]) -> Counter[int]:
     """How many of the removed rows were received in each hour (its start, ms since the epoch)."""
     found: Counter[int] = Counter()
     for index, rows in removed.items():
-        received = read(files[index].path, ["received_at"]).column(0).cast(pa.int64()).to_numpy()[rows]
+        received = read(files[index], ["received_at"]).column(0).cast(pa.int64()).to_numpy()[rows]
         hours, counts = np.unique(received // 1000 // HOUR_MS * HOUR_MS, return_counts=True)
         found.update(dict(zip(hours.tolist(), counts.tolist(), strict=True)))
     return found

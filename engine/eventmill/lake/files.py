@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,12 +24,13 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
-from eventmill.core.errors import StoreError
+from eventmill.core.errors import EventmillError, StoreError
 from eventmill.core.schema import EVENT, WORD
 from eventmill.core.threads import name_thread
 from eventmill.kernels.gather import take
 from eventmill.kernels.partition import OVERFLOW
-from eventmill.lake.iceberg import BOUNDED, COLUMNS, DATE, Kind, LakeTable
+from eventmill.lake.iceberg import BOUNDED, COLUMNS, DATE, Kind, LakeTable, LiveFile
+from eventmill.lake.storage import Storage
 
 DAY_MS: Final = 86_400_000
 ROW_GROUP: Final = 131_072
@@ -147,21 +146,20 @@ class FileWriter:
         # The name of the group, which the client chose, is not in the path.
         folder = np.datetime64(date, "D").astype(str)
         location = self._lake.data_location(f"{folder}/{name}.parquet")
-        path = Path(self._lake.local(location))
-        paths.add(str(path))
+        storage = self._lake.storage
+        path = storage.path(location)
+        paths.add(path)
         collected: list[Any] = []
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with pa.OSFile(str(path), "wb") as sink:
+            with storage.write(path) as sink:
                 pq.write_table(
                     _columns(rows, date, group), sink, row_group_size=ROW_GROUP, store_schema=False,
                     use_dictionary=_DICTIONARY, write_statistics=list(BOUNDED), metadata_collector=collected,
                     **_codec(name),
                 )  # fmt: skip
-            _sync(path)
-            size = path.stat().st_size
+                size = sink.tell()
         except OSError as error:
-            raise StoreError(f"cannot write {path}: {error}; free space, or mend the disk") from error
+            raise storage.failure(f"cannot write {path}", error, "free space, or mend the disk") from error
         statistics = data_file_statistics_from_parquet_metadata(collected[0], self._plan, self._ids)
         return DataFile.from_args(
             content=DataFileContent.DATA, file_path=location, file_format=FileFormat.PARQUET,
@@ -202,48 +200,54 @@ def _column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove(paths: set[str]) -> None:
+def remove(storage: Storage, paths: set[str]) -> None:
     """Delete files that no snapshot refers to. What cannot be deleted now is left to the clean-up."""
     for path in paths:
         with suppress(OSError):
-            Path(path).unlink()
+            storage.remove(path)
 
 
-def require(paths: set[str]) -> None:
+def require(storage: Storage, paths: set[str]) -> None:
     """Raises ``StoreError`` when one of the files is gone."""
     for path in paths:
-        if not Path(path).exists():
+        try:
+            there = storage.exists(path)
+        except OSError as error:
+            raise storage.failure(f"cannot look for {path}", error) from error
+        if not there:
             raise StoreError(f"{path} was removed before its commit: a clean-up with too short a grace period ran")
 
 
-def read(path: str, columns: list[str] | None = None) -> pa.Table:
-    """A data file under EVENT's schema, or some of its columns as they are stored. Raises ``StoreError``."""
+@contextmanager
+def parquet(file: LiveFile, *, dictionaries: list[str] | None = None) -> Iterator[pq.ParquetFile]:
+    """A data file, opened. Raises ``StoreError``, also for what fails while it is read inside the block."""
     try:
-        # As one file: a path alone would make Arrow look for partitions in the folders' names.
-        with pq.ParquetFile(path, read_dictionary=None if columns is not None else list(_FEW)) as file:
-            table = file.read(columns if columns is not None else EVENT.names)
+        with (
+            file.storage.read(file.path) as source,
+            # From afar, what is needed is fetched in few large requests.
+            pq.ParquetFile(source, read_dictionary=dictionaries, pre_buffer=file.storage.remote) as opened,
+        ):
+            yield opened
+    except EventmillError:
+        raise
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot read the lake's file {path}: {error}; restore it from a backup") from error
+        doing = f"cannot read the lake's file {file.path}"
+        raise file.storage.failure(doing, error, "restore it from a backup") from error
+
+
+def read(file: LiveFile, columns: list[str] | None = None) -> pa.Table:
+    """A data file under EVENT's schema, or some of its columns as they are stored. Raises ``StoreError``."""
+    with parquet(file, dictionaries=None if columns is not None else list(_FEW)) as opened:
+        table = opened.read(columns if columns is not None else EVENT.names)
     if columns is not None:
         return table
     return pa.Table.from_arrays([table.column(field.name).cast(field.type) for field in EVENT], schema=EVENT)
 
 
-def stream(path: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def stream(file: LiveFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Some columns of a data file, batch by batch. Raises ``StoreError``."""
-    try:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(ROW_GROUP, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot read the lake's file {path}: {error}; restore it from a backup") from error
+    with parquet(file) as opened:
+        yield from opened.iter_batches(ROW_GROUP, columns=columns)
 
 
 def by_index(indices: Indices, values: Indices) -> dict[int, Indices]:

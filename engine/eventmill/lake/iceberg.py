@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, TableAlreadyExistsError
 from pyiceberg.manifest import DataFile
@@ -22,13 +21,14 @@ from pyiceberg.table import Table, Transaction
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType, FixedType, IntegerType, LongType, NestedField, StringType, TimestamptzType
-from sqlalchemy.engine import URL
 
-from eventmill.core.errors import StateError, StoreError
+from eventmill.core.config import LakeConfig
+from eventmill.core.errors import EventmillError, StateError, StoreError, StoreUnavailable
 from eventmill.core.schema import EVENT, TIME, WORD
 from eventmill.kernels.partition import OVERFLOW, Names
 from eventmill.lake import offsets
-from eventmill.lake.storage import ACTUAL, RECORDED, FolderIO, recorded_folder
+from eventmill.lake.catalog import open_catalog, open_storage
+from eventmill.lake.storage import Storage
 
 NAME: Final = ("eventmill", "events")
 DATE: Final = "event_date"
@@ -85,7 +85,7 @@ def removed_by_hour(table: Table) -> dict[int, int]:
     return {int(hour): count for hour, count in json.loads(table.metadata.properties.get(REMOVED, "{}")).items()}
 
 
-class CommitUnknown(StoreError):
+class CommitUnknown(StoreUnavailable):
     """Whether a commit has landed could not be found out, so its files must stay."""
 
 
@@ -107,6 +107,7 @@ class LiveFile:
     data_file: DataFile
     snapshot_id: int
     sequence: int
+    storage: Storage
     path: str
     date: int
     group: str
@@ -138,9 +139,10 @@ class LakeTable:
     ``StateError`` when the table's columns are another version's.
     """
 
-    def __init__(self, folder: Path, partitions_max: int = 1_000) -> None:
+    def __init__(self, folder: Path, partitions_max: int = 1_000, *, settings: LakeConfig | None = None) -> None:
         self.folder = folder.absolute()
         self.partitions_max = partitions_max
+        self._settings = settings or LakeConfig()
         self.events = self.folder / "events"
         self._lock = threading.Lock()
         #: Held from staging to the commit's end, and while files are removed: neither sees the other half done.
@@ -148,19 +150,21 @@ class LakeTable:
         self._names: Names | None = None
         self._in_flight: list[set[str]] = []
         try:
-            self.events.mkdir(parents=True, exist_ok=True)
-            catalog = self.folder / "catalog.sqlite"
-            self._recorded = recorded_folder(catalog, self.events)
-            self._catalog = SqlCatalog(
-                "eventmill",
-                uri=URL.create("sqlite", database=str(catalog), query={"timeout": "30"}).render_as_string(),
-                **{"py-io-impl": f"{FolderIO.__module__}.{FolderIO.__name__}"},
-                **{RECORDED: self._recorded, ACTUAL: str(self.events)},
-            )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.storage = open_storage(self.folder, self._settings)
+            self._catalog = open_catalog(self.folder, self._settings, self.storage)
             self._create()
+        except EventmillError:
+            raise
         except OSError as error:
             raise StoreError(f"cannot open the lake in {self.folder}: {error}") from error
-        names = self.load().schema().column_names
+        table = self.load()
+        if table.location() != self.storage.recorded:
+            raise StateError(
+                f"the lake's catalog has the table at {table.location()}, the settings have it at {self.storage.recorded}: "
+                "set lake.warehouse as it was, or name another catalog or data folder"
+            )
+        names = table.schema().column_names
         if names != COLUMNS.names:
             raise StateError(
                 f"the lake's columns are {', '.join(names)}, this version's {', '.join(COLUMNS.names)}: "
@@ -170,6 +174,11 @@ class LakeTable:
     def _create(self) -> None:
         if self._catalog.table_exists(NAME):
             return
+        if self.storage.remote and self.storage.list():
+            raise StateError(
+                f"{self.storage.recorded} holds files of a lake that this catalog does not know; restore the catalog that "
+                "belongs to it, or name another place by lake.warehouse"
+            )
         spec = PartitionSpec(
             PartitionField(1, 1000, IdentityTransform(), DATE), PartitionField(2, 1001, IdentityTransform(), GROUP)
         )
@@ -180,7 +189,7 @@ class LakeTable:
             pass
         try:
             self._catalog.create_table(
-                NAME, _iceberg_schema(), location=self._recorded, partition_spec=spec, sort_order=order,
+                NAME, _iceberg_schema(), location=self.storage.recorded, partition_spec=spec, sort_order=order,
                 properties=_PROPERTIES,
             )  # fmt: skip
         except TableAlreadyExistsError:
@@ -191,7 +200,13 @@ class LakeTable:
         try:
             return self._catalog.load_table(NAME)
         except Exception as error:
-            raise StoreError(f"the lake in {self.folder} does not read: {error}") from error
+            raise self._failure(f"the lake in {self.folder} does not read", error) from error
+
+    def _failure(self, what: str, error: BaseException) -> StoreError:
+        """Waiting may help where the files or the catalog are on another machine."""
+        failure = self.storage.failure(what, error)
+        away = self._settings.catalog and not isinstance(failure, StoreUnavailable)
+        return StoreUnavailable(str(failure)) if away else failure
 
     def close(self) -> None:
         """Release the catalog's connections."""
@@ -199,11 +214,11 @@ class LakeTable:
 
     def local(self, location: str) -> str:
         """The path of a location as recorded."""
-        return FolderIO({RECORDED: self._recorded, ACTUAL: str(self.events)}).local(location)
+        return self.storage.path(location)
 
     def data_location(self, name: str) -> str:
         """The location to record for a data file ``name``, relative to the data folder."""
-        return f"{self._recorded}/data/{name}"
+        return f"{self.storage.recorded}/data/{name}"
 
     def watermark(self) -> int | None:
         """The newest ``received_at`` (ms since the epoch) appended; null for an empty lake.
@@ -237,9 +252,7 @@ class LakeTable:
         table = self.load()
         if table.current_snapshot() is None:
             return None
-        metadata = self.local(table.metadata_location).removeprefix(f"{self.events}/")
-        folder, file = (text.replace("\\", "\\\\").replace("'", "\\'") for text in (str(self.events), metadata))
-        return f"icebergLocal('{folder}', SETTINGS iceberg_metadata_file_path = '{file}')"
+        return self.storage.source_sql(self.local(table.metadata_location))
 
     def live_files(self, table: Table | None = None) -> list[LiveFile]:
         """The current snapshot's data files, oldest first."""
@@ -258,7 +271,7 @@ class LakeTable:
         file = entry.data_file
         lower, upper = file.lower_bounds, file.upper_bounds
         return LiveFile(
-            file, entry.snapshot_id, entry.sequence_number, self.local(file.file_path),
+            file, entry.snapshot_id, entry.sequence_number, self.storage, self.local(file.file_path),
             file.partition[0], file.partition[1], file.record_count,
             from_bytes(TimestamptzType(), lower[_TIMESTAMP_ID]) // 1000,
             from_bytes(TimestamptzType(), upper[_TIMESTAMP_ID]) // 1000,
@@ -301,7 +314,10 @@ class LakeTable:
             with self.committing:
                 table = self.load()
                 transaction = table.transaction()
-                snapshot_id = stage(table, transaction)
+                try:
+                    snapshot_id = stage(table, transaction)
+                except OSError as error:
+                    raise self._failure("the lake took no commit", error) from error
                 if snapshot_id is None:
                     return None
                 try:
@@ -310,7 +326,7 @@ class LakeTable:
                     continue
                 except Exception as error:
                     if not self._landed(snapshot_id, error):
-                        raise StoreError(f"the lake took no commit: {error}") from error
+                        raise self._failure("the lake took no commit", error) from error
                 return snapshot_id
         raise StoreError(f"the lake's table changed {_ATTEMPTS} times while one commit was tried; stop other writers")
 

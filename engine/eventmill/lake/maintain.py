@@ -7,8 +7,6 @@ sake of readers that began with them, and of appends whose files no snapshot ref
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -109,17 +107,19 @@ def remove_orphans(lake: LakeTable, *, now_ms: int, grace_ms: int) -> tuple[int,
     since = _noted(notes)
     with lake.committing:
         # In this order: what another process commits while the folder is listed is found in the table, and so stays.
-        listed = sorted(_files(lake.events))
-        kept = lake.paths_in_flight() | referenced(lake)
-        orphans = [path for path in listed if path not in kept]
-        waiting = {path: since.get(str(path.relative_to(lake.events)), now_ms) for path in map(Path, orphans)}
-        due = [path for path, first_ms in waiting.items() if first_ms <= now_ms - grace_ms]
-        size = sum(path.stat().st_size for path in due)
-        for path in due:
-            path.unlink()
-            del waiting[path]
-    _note(notes, {str(path.relative_to(lake.events)): first_ms for path, first_ms in waiting.items()})
-    return len(due), size, len(waiting)
+        try:
+            listed = lake.storage.list()
+            kept = lake.paths_in_flight() | referenced(lake)
+            orphans = {path: size for path, size in listed if path not in kept}
+            waiting = {path: since.get(lake.storage.relative(path), now_ms) for path in orphans}
+            due = [path for path, first_ms in waiting.items() if first_ms <= now_ms - grace_ms]
+            for path in due:
+                lake.storage.remove(path)
+                del waiting[path]
+        except OSError as error:
+            raise lake.storage.failure("the lake's clean-up did not come to its end", error) from error
+    _note(notes, {lake.storage.relative(path): first_ms for path, first_ms in waiting.items()})
+    return len(due), sum(orphans[path] for path in due), len(waiting)
 
 
 def _noted(notes: Path) -> dict[str, int]:
@@ -149,8 +149,3 @@ def referenced(lake: LakeTable) -> set[str]:
                 entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
                 locations |= {entry.data_file.file_path for entry in entries}
     return {lake.local(location) for location in locations | read}
-
-
-def _files(folder: Path) -> Iterator[str]:
-    for place, _, names in os.walk(folder):
-        yield from (f"{place}/{name}" for name in names)

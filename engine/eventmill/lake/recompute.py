@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eventmill.core.errors import StoreError
 from eventmill.kernels.sessionize import sessions_exact
-from eventmill.lake.files import DAY_MS, Indices, by_index
+from eventmill.lake.files import DAY_MS, Indices, by_index, parquet
 from eventmill.lake.iceberg import LiveFile
 
 #: Rows whose keys are held in memory at once; more are computed device by device bucket.
@@ -103,24 +102,21 @@ class KeyReader:
             part
             for index, file in enumerate(self._files)
             if file.start_ms < end_ms and file.end_ms >= start_ms
-            for part in self._read_file(index, file.path, start_ms, end_ms, devices)
+            for part in self._read_file(index, file, start_ms, end_ms, devices)
         ]
         return pa.Table.from_batches(parts, _KEYS)
 
     def _read_file(
-        self, index: int, path: str, start_ms: int, end_ms: int, devices: pa.Array | None
+        self, index: int, source: LiveFile, start_ms: int, end_ms: int, devices: pa.Array | None
     ) -> Iterator[pa.RecordBatch]:
         removed = self._removed.get(index)
-        try:
-            with pq.ParquetFile(path) as file:
-                first = 0
-                for group, rows in _row_groups(file, start_ms, end_ms):
-                    if group is not None:
-                        table = file.read_row_group(group, ["device_id", "timestamp", "session_id"])
-                        yield self._keys(index, first, table, start_ms, end_ms, devices, removed)
-                    first += rows
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"cannot read the lake's file {path}: {error}; restore it from a backup") from error
+        with parquet(source) as file:
+            first = 0
+            for group, rows in _row_groups(file, start_ms, end_ms):
+                if group is not None:
+                    table = file.read_row_group(group, ["device_id", "timestamp", "session_id"])
+                    yield self._keys(index, first, table, start_ms, end_ms, devices, removed)
+                first += rows
 
     def _keys(
         self,

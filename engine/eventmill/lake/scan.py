@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -62,7 +61,7 @@ def counts_by_hour(lake: LakeTable, *, rows_max: int = ROWS_MAX) -> list[HourCou
 
 
 def _hours_and_ids(file: LiveFile) -> Any:
-    for batch in stream(file.path, ["received_at", "event_id"]):
+    for batch in stream(file, ["received_at", "event_id"]):
         times = batch.column("received_at").cast(pa.int64()).to_numpy(zero_copy_only=False) // 1000
         yield times // HOUR_MS * HOUR_MS, words(batch.column("event_id"))
 
@@ -97,14 +96,20 @@ def find(lake: LakeTable, event_id: bytes, around_ms: int | None = None) -> list
     for file in lake.live_files(table):
         if around_ms is not None and not file.start_ms - DAY_MS <= around_ms <= file.end_ms + DAY_MS:
             continue
-        matches = np.flatnonzero(np.asarray(pc.equal(read(file.path, ["event_id"]).column(0), wanted)))
+        matches = np.flatnonzero(np.asarray(pc.equal(read(file, ["event_id"]).column(0), wanted)))
         if len(matches):
             snapshot = table.snapshot_by_id(file.snapshot_id)
-            written = Path(file.path).stat().st_mtime_ns // 1_000_000
-            at_ms = written if snapshot is None else snapshot.timestamp_ms
-            rows = read(file.path, _SHOWN).take(pa.array(matches)).to_pylist()
+            at_ms = _written_ms(file) if snapshot is None else snapshot.timestamp_ms
+            rows = read(file, _SHOWN).take(pa.array(matches)).to_pylist()
             found += [_place(row, file, at_ms) for row in rows]
     return found
+
+
+def _written_ms(file: LiveFile) -> int:
+    try:
+        return file.storage.modified_ms(file.path)
+    except OSError as error:
+        raise file.storage.failure(f"cannot look at {file.path}", error) from error
 
 
 def _place(row: dict[str, Any], file: LiveFile, at_ms: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Where the lake's files lie: paths as recorded in the table, paths as they are, and files that survive a power cut.
+"""Where the lake's files lie: a folder or a bucket; paths as recorded in the table, paths as they are.
 
 Iceberg records absolute paths. When the data folder was moved since, ``FolderIO`` finds the files under its new place, and
-goes on recording paths under the old one, so that the whole table agrees with itself.
+goes on recording paths under the old one, so that the whole table agrees with itself. What is written is durable when it is
+closed: in a folder it is synced, in a bucket it does not exist before.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import io
 import os
 import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import pyarrow as pa
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO, PyArrowLocalFileSystem
 
 from eventmill.core.errors import StoreError
@@ -20,8 +25,135 @@ RECORDED: Final = "eventmill.recorded"
 ACTUAL: Final = "eventmill.actual"
 
 
+class Storage(ABC):
+    """The table's root folder, wherever it is. ``recorded`` is its location as the table has it.
+
+    Paths are strings, absolute, as ``path`` gives them. All that reads or writes raises ``OSError``.
+    """
+
+    recorded: str
+    #: Whether a request costs a round trip, and the other side may be away for a while.
+    remote: bool
+    #: What pyiceberg needs to do its own reading and writing.
+    properties: dict[str, str]
+
+    @abstractmethod
+    def path(self, location: str) -> str:
+        """The path of a recorded location. Raises ``StoreError`` when it lies outside the table's folder."""
+
+    @abstractmethod
+    def failure(self, what: str, error: BaseException, cure: str = "") -> StoreError:
+        """The error to raise when something failed: ``StoreUnavailable`` where waiting may help."""
+
+    def relative(self, path: str) -> str:
+        """A path below the root."""
+        return path.removeprefix(self.path(f"{self.recorded}/"))
+
+    @abstractmethod
+    def write(self, path: str) -> Any:
+        """A context that gives a stream to a new file, which is durable once the context has ended."""
+
+    @abstractmethod
+    def read(self, path: str) -> Any:
+        """A file opened for random access."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Delete; a file that is gone already is no error."""
+
+    @abstractmethod
+    def list(self) -> list[tuple[str, int]]:
+        """Path and bytes of every file under the root, sorted."""
+
+    @abstractmethod
+    def modified_ms(self, path: str) -> int:
+        """When it was written, ms since the epoch."""
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Whether it is there."""
+
+    @abstractmethod
+    def source_sql(self, metadata: str) -> str:
+        """chdb's FROM expression for the snapshot of a metadata file (its path)."""
+
+
+class Folder(Storage):
+    """A local folder, ``recorded`` in the table under a name that it may have had before it was moved."""
+
+    remote = False
+
+    def __init__(self, folder: Path, recorded: str) -> None:
+        self.folder, self.recorded = folder, recorded
+        self.properties = {
+            "py-io-impl": f"{FolderIO.__module__}.{FolderIO.__name__}", RECORDED: recorded, ACTUAL: str(folder)
+        }  # fmt: skip
+
+    def path(self, location: str) -> str:
+        """See ``Storage``."""
+        return _local(self.recorded, str(self.folder), location)
+
+    def failure(self, what: str, error: BaseException, cure: str = "") -> StoreError:
+        """See ``Storage``."""
+        return StoreError(f"{what}: {error}; {cure}" if cure else f"{what}: {error}")
+
+    @contextmanager
+    def write(self, path: str) -> Iterator[pa.NativeFile]:
+        """See ``Storage``."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with pa.OSFile(path, "wb") as sink:
+            yield sink
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def read(self, path: str) -> pa.NativeFile:
+        """See ``Storage``."""
+        return pa.OSFile(path)
+
+    def remove(self, path: str) -> None:
+        """See ``Storage``."""
+        Path(path).unlink(missing_ok=True)
+
+    def list(self) -> list[tuple[str, int]]:
+        """See ``Storage``. A file that goes while the folder is listed is left out."""
+        found = []
+        for place, _, names in os.walk(self.folder):
+            for name in names:
+                path = Path(place) / name
+                if path.exists():
+                    found.append((str(path), path.stat().st_size))
+        return sorted(found)
+
+    def modified_ms(self, path: str) -> int:
+        """See ``Storage``."""
+        return Path(path).stat().st_mtime_ns // 1_000_000
+
+    def exists(self, path: str) -> bool:
+        """See ``Storage``."""
+        return Path(path).exists()
+
+    def source_sql(self, metadata: str) -> str:
+        """See ``Storage``."""
+        file = metadata.removeprefix(f"{self.folder}/")
+        return f"icebergLocal({_quoted(str(self.folder))}, SETTINGS iceberg_metadata_file_path = {_quoted(file)})"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _local(recorded: str, actual: str, location: str) -> str:
+    prefix = recorded + "/"
+    if not location.startswith(prefix):
+        raise StoreError(f"the lake refers to {location}, outside its folder {recorded}; it is not ours")
+    return f"{actual}/{location[len(prefix) :]}"
+
+
 class FolderIO(PyArrowFileIO):  # type: ignore[misc]
-    """Files of one table folder: ``properties`` name it as recorded and as it is."""
+    """pyiceberg's view of a ``Folder``: ``properties`` name it as recorded and as it is."""
 
     def __init__(self, properties: dict[str, str]) -> None:
         super().__init__(properties)
@@ -29,10 +161,7 @@ class FolderIO(PyArrowFileIO):  # type: ignore[misc]
 
     def local(self, location: str) -> str:
         """The path of a recorded location. Raises ``StoreError`` when it lies outside the table's folder."""
-        prefix = self._recorded + "/"
-        if not location.startswith(prefix):
-            raise StoreError(f"the lake refers to {location}, outside its folder {self._recorded}; it is not ours")
-        return f"{self._actual}/{location[len(prefix) :]}"
+        return _local(self._recorded, self._actual, location)
 
     def new_input(self, location: str) -> PyArrowFile:
         """To read."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from eventmill.core.config import LakeConfig
 from eventmill.core.schema import Topic
 from eventmill.lake import scan
 from eventmill.lake.iceberg import LakeTable
@@ -18,9 +19,14 @@ class Lake(LakeTable):
     """The lake, fed from the enriched topic. See ``LakeTable``."""
 
     def __init__(
-        self, folder: Path, partitions_max: int = 1_000, *, checkpoint: Callable[[str], None] = lambda _: None
+        self,
+        folder: Path,
+        partitions_max: int = 1_000,
+        *,
+        settings: LakeConfig | None = None,
+        checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
-        super().__init__(folder, partitions_max)
+        super().__init__(folder, partitions_max, settings=settings)
         self._writer = LakeWriter(self, topic=Topic.ENRICHED, checkpoint=checkpoint)
 
     def append(self, batch: pa.RecordBatch | pa.Table, *, group: str, ranges: Mapping[int, tuple[int, int]]) -> None:

@@ -59,7 +59,7 @@ class LakeWriter:
                 def stage(table: Table, transaction: Transaction) -> int | None:
                     if self._covers(table, group, ranges):
                         return None
-                    require(paths)
+                    require(self.lake.storage, paths)
                     summary = self._summary(table.current_snapshot(), events, group, ranges)
                     with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
                         for file in files:
@@ -71,10 +71,10 @@ class LakeWriter:
             except CommitUnknown:
                 raise
             except Exception:
-                remove(paths)
+                remove(self.lake.storage, paths)
                 raise
             if landed is None:
-                remove(paths)
+                remove(self.lake.storage, paths)
         self._checkpoint("committed")
 
     def _covers(self, table: Table, group: str, ranges: Mapping[int, tuple[int, int]]) -> bool:

@@ -40,6 +40,29 @@ SCHEMA_UNKNOWN: Final = Gauge(
     "Events accepted and flagged since the start because their schema was not known",
     multiprocess_mode="mostrecent",
 )
+DIMENSION_HITS: Final = Counter(
+    "eventmill_dimension_hits", "Events whose user's dimensions came from the cache before Redis"
+)
+DIMENSION_MISSES: Final = Counter("eventmill_dimension_misses", "Events whose user was not in the cache before Redis")
+DIMENSION_UNKNOWN: Final = Counter(
+    "eventmill_dimension_unknown", "Events flagged because their user's dimensions could not be had from Redis"
+)
+DIMENSION_LOOKUPS: Final = Counter("eventmill_dimension_lookups", "Users asked for in Redis")
+DIMENSION_ERRORS: Final = Counter(
+    "eventmill_dimension_errors",
+    "Look-ups that Redis did not answer in time, and users whose key makes no sense",
+    ["kind"],
+)
+DIMENSION_SECONDS: Final = Histogram(
+    "eventmill_dimension_lookup_seconds",
+    "Duration of a look-up of one batch's users in Redis",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)
+DIMENSION_BREAKER: Final = Gauge(
+    "eventmill_dimension_breaker",
+    "0 while Redis is asked, 1 while it is probed, 2 while it is left alone",
+    multiprocess_mode="mostrecent",
+)
 LAG: Final = Gauge(
     "eventmill_lag_events", "Events a consumer has still to take", ["group"], multiprocess_mode="mostrecent"
 )

@@ -20,7 +20,7 @@ from eventmill.core import frame, ledger
 from eventmill.core.errors import StateError
 from eventmill.core.log import Count, Frame, Log, StoredFrame
 from eventmill.core.schema import DEAD, EVENT, RAW, Hop, Topic
-from eventmill.core.stage import Outcome, Stage, StatefulStage
+from eventmill.core.stage import Outcome, Stage, StatefulStage, in_folds
 from eventmill.process.checkpoint import Checkpoints, Snapshot
 from eventmill.process.letters import with_offsets
 from eventmill.process.origin import require_no_inheritance
@@ -113,7 +113,7 @@ class PartitionState:
             for together in _by_events(frames, self._epoch):
                 if self._book is not None:
                     self._book.turn_to(together[0].offset)
-                self._fold(together)
+                self._fold(together, [stage for stage in self._stages if in_folds(stage)])
             folded += sum(stored.events for stored in frames)
             position = frames[-1].offset + 1
         self.position = committed
@@ -126,11 +126,13 @@ class PartitionState:
     def _stateful(self) -> list[StatefulStage]:
         return [stage for stage in self._stages if hasattr(stage, "snapshot")]  # type: ignore[misc]
 
-    def _fold(self, frames: Sequence[StoredFrame]) -> tuple[pa.RecordBatch, list[pa.RecordBatch], list[pa.RecordBatch]]:
+    def _fold(
+        self, frames: Sequence[StoredFrame], stages: Sequence[Stage | StatefulStage]
+    ) -> tuple[pa.RecordBatch, list[pa.RecordBatch], list[pa.RecordBatch]]:
         raw = events = frame.decode_all(frames, RAW)
         suspects: list[pa.RecordBatch] = []
         rejects: list[pa.RecordBatch] = []
-        for stage in self._stages:
+        for stage in stages:
             outcome: Outcome = stage.apply(events)
             events = outcome.events
             suspects += [outcome.suspects] if outcome.suspects is not None else []
@@ -145,7 +147,7 @@ class PartitionState:
         for foreign in (stored.rejects for stored in frames if stored.rejects is not None):
             done.others.append(frame.encode(Topic.DEAD, frame.conform(foreign, DEAD)))
         for together in _by_events(frames):
-            events, suspects, rejects = self._fold(together)
+            events, suspects, rejects = self._fold(together, self._stages)
             done.counts += ledger.counts(Hop.ENRICHED, events)
             if events.num_rows:
                 done.enriched.append(frame.conform(events, EVENT))

@@ -21,6 +21,7 @@ from eventmill.core.threads import name_thread
 from eventmill.kernels.sessionize import Sessionizer
 from eventmill.process.checkpoint import Snapshot
 from eventmill.process.dedup import Dedup, build_filter
+from eventmill.process.dimensions.source import Dimensions, open_dimensions
 from eventmill.process.enrich import Enrich
 from eventmill.process.partition import PartitionState, Recovery
 from eventmill.process.schemas.book import SchemaBook
@@ -30,13 +31,15 @@ from eventmill.process.validate import Validate
 PARTITION = 0
 
 
-def build_stages(config: Config, book: SchemaBook | None = None) -> list[Stage | StatefulStage]:
-    """The stages, in order; ``book`` knows the schemas in force."""
+def build_stages(
+    config: Config, book: SchemaBook | None = None, dimensions: Dimensions | None = None
+) -> list[Stage | StatefulStage]:
+    """The stages, in order; ``book`` knows the schemas in force, ``dimensions`` the users (opened here if not given)."""
     process = config.process
     return [
         Dedup(build_filter(config.dedup, populate=True)),
         Validate(process.blocked_events, book),
-        Enrich(process.dimensions_file),
+        Enrich(open_dimensions(config.dimensions) if dimensions is None else dimensions),
         Sessionize(Sessionizer(process.session_gap, process.lateness)),
     ]
 

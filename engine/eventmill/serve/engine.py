@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from eventmill.core import groups
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
-from eventmill.core.errors import StateError
+from eventmill.core.errors import LogUnavailable, StateError
 from eventmill.core.schema import Hop, Reason, Topic
 from eventmill.core.tail import Tail
 from eventmill.generate.oracle import Verdict, judge, stored_rows
@@ -27,15 +27,16 @@ from eventmill.lake.table import Lake
 from eventmill.observe import metrics, pipeline
 from eventmill.observe.audit import Audit, Stored, balance, flights
 from eventmill.observe.trace import trace
+from eventmill.process.dimensions.source import open_dimensions
 from eventmill.process.replay import Rules, Wanted, replay_dead
 from eventmill.process.rescue import Rescue
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.query.service import QueryService
+from eventmill.serve.dimensions import Counted
 from eventmill.serve.engine_log import open_log
+from eventmill.serve.mend import mended
 from eventmill.serve.processing import build_processing
-from eventmill.serve.revise import any_flagged, revise_realtime, revised
-from eventmill.serve.upkeep import keep_up
 from eventmill.serve.worker import Worker
 from eventmill.sinks.realtime.store import RealtimeStore
 from eventmill.sinks.runner import LakeRunner, RealtimeRunner
@@ -45,7 +46,6 @@ logger = logging.getLogger(__name__)
 _UPKEEP_S: Final = 15.0
 _DRAIN_S: Final = 60.0
 _FLUSH_S: Final = 600.0
-_EVERYWHERE: Final = (1 << 63) - 1
 _CONSUMERS: Final = (
     (groups.PROCESS, Topic.RAW),
     (groups.RESCUE, Topic.SUSPECTS),
@@ -74,7 +74,7 @@ class Stores:
     def __init__(self, config: Config) -> None:
         self.log = open_log(config, name="sink")
         self.realtime = RealtimeStore(config.realtime_dir)
-        self.lake = Lake(config.lake_dir, partitions_max=config.lake.partitions_max)
+        self.lake = Lake(config.lake_dir, config.lake.partitions_max, settings=config.lake)
 
     def audit(self) -> Audit:
         """The ledger's proof. Nothing may be consumed meanwhile."""
@@ -129,7 +129,8 @@ class Engine:
             refresh_s=parse_duration_ms(config.schemas.refresh_interval) / 1000,
             reached=metrics.SCHEMAS_REACHED.set,
         )
-        self.processor = build_processing(config, log, self.book, tail) if processes else None
+        self.dimensions = open_dimensions(config.dimensions, Counted())
+        self.processor = build_processing(config, log, self.book, tail, self.dimensions) if processes else None
         self._realtime = RealtimeRunner(
             log,
             self.stores.realtime,
@@ -280,6 +281,8 @@ class Engine:
                 if time.monotonic() - compacted >= every_s:
                     compacted = time.monotonic()
                     self.compact()
+            except LogUnavailable as error:
+                logger.warning("upkeep waits for the log: %s", error)
             except Exception:
                 logger.exception("upkeep failed; it is tried again")
 
@@ -293,28 +296,11 @@ class Engine:
             self.stores.log.trim(topic, 0, now - parse_duration_ms(retention))
 
     def compact(self) -> dict[str, Any]:
-        """Compact the lake and tidy it; judge what was stored while its schema was not known."""
+        """Compact the lake and tidy it; put right what was stored while its schema or its user was not known."""
         started = time.monotonic()
-        report = self._kept_up()
+        report = mended(self.stores, self.config, self.book.newest(), self.dimensions)
         self._compacted = {"at": now_ms(), "seconds": round(time.monotonic() - started, 3), "report": report}
         return report
-
-    def _kept_up(self) -> dict[str, Any]:
-        ruling = self.book.newest()
-        if ruling is None or not any_flagged(self.stores.realtime):
-            return keep_up(self.stores.lake, self.config)
-        end = self._in_lake()
-        report = keep_up(self.stores.lake, self.config, put_right=lambda batch: revised(batch, ruling))
-        return {**report, "schemas_known": revise_realtime(self.stores.realtime, ruling, end)}
-
-    def _in_lake(self) -> int:
-        """Below this place of the real-time store all events are in the lake too."""
-        log = self.stores.log
-        partitions = log.partitions(Topic.ENRICHED)
-        if len(partitions) == 1:
-            return log.committed(groups.LAKE, Topic.ENRICHED, partitions[0])
-        # The two stores may have taken the partitions in different order.
-        return 0 if any(log.lag(groups.LAKE, Topic.ENRICHED, each) for each in partitions) else _EVERYWHERE
 
     def wait_stored(self, timeout_s: float) -> bool:
         """Wait until everything on the log stands in both stores."""
@@ -357,6 +343,7 @@ class Engine:
             self._upkeep.join()
         if self.processor is not None:
             self.processor.close(snapshot=self.fatal is None)
+        self.dimensions.close()
         self.query.close()
         self.stores.close()
         return done

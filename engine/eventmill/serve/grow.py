@@ -13,6 +13,7 @@ from eventmill.core.schema import Topic
 from eventmill.log.kafka import topics
 from eventmill.log.kafka.log import KafkaLog
 from eventmill.process.checkpoint import Checkpoints
+from eventmill.process.dimensions.source import NoDimensions
 from eventmill.process.growth import bequeath, heirs
 from eventmill.process.origin import mark
 from eventmill.process.schemas.book import SchemaBook
@@ -74,7 +75,8 @@ def _require_rest(config: Config, log: KafkaLog, old: int) -> None:
 
 
 def _hand_over(config: Config, log: KafkaLog, old: int, new: int) -> Iterator[str]:
-    build = state_of(config, log, SchemaBook(log, open_source(config), refresh_s=1.0), new)
+    # Enriching adds nothing to the state.
+    build = state_of(config, log, SchemaBook(log, open_source(config), refresh_s=1.0), NoDimensions(), new)
     for partition in range(old):
         inheriting = list(heirs(partition, old, new))
         committed = log.committed(groups.PROCESS, Topic.RAW, partition)

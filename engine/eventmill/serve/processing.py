@@ -17,6 +17,7 @@ from eventmill.core.config import Config
 from eventmill.core.log import Log
 from eventmill.core.schema import Topic
 from eventmill.core.tail import Tail
+from eventmill.process.dimensions.source import Dimensions
 from eventmill.process.group import GroupProcessor
 from eventmill.process.partition import PartitionState
 from eventmill.process.pipeline import Processor, build_stages
@@ -44,14 +45,19 @@ class Processing(Protocol):
 
 
 def build_processing(
-    config: Config, log: Log, book: SchemaBook, tail: Tail, checkpoint: Callable[[str], None] = lambda _: None
+    config: Config,
+    log: Log,
+    book: SchemaBook,
+    tail: Tail,
+    dimensions: Dimensions,
+    checkpoint: Callable[[str], None] = lambda _: None,
 ) -> Processing:
     """As the configuration says; ``tail`` gets the newest batches of a single partition."""
     if on_kafka(config):
-        return _group(config, log, book, checkpoint)
+        return _group(config, log, book, dimensions, checkpoint)
     return Processor(
         log,
-        lambda: build_stages(config, book),
+        lambda: build_stages(config, book, dimensions),
         config.state_dir,
         batch_events_max=config.process.batch_events_max,
         batch_interval_ms=parse_duration_ms(config.process.batch_interval),
@@ -63,7 +69,12 @@ def build_processing(
 
 
 def state_of(
-    config: Config, log: Log, book: SchemaBook, count: int, checkpoint: Callable[[str], None] = lambda _: None
+    config: Config,
+    log: Log,
+    book: SchemaBook,
+    dimensions: Dimensions,
+    count: int,
+    checkpoint: Callable[[str], None] = lambda _: None,
 ) -> Callable[[int], PartitionState]:
     """What makes the empty state of a partition of raw, when raw has, or is about to have, ``count`` of them."""
     share = replace(config.dedup, capacity=math.ceil(config.dedup.capacity * _HEADROOM / count))
@@ -74,7 +85,7 @@ def state_of(
         return PartitionState(
             log,
             partition,
-            lambda: build_stages(each, mine),
+            lambda: build_stages(each, mine, dimensions),
             snapshots_of(config, partition),
             batch_events_max=config.process.batch_events_max,
             book=mine,
@@ -84,12 +95,14 @@ def state_of(
     return build
 
 
-def _group(config: Config, log: Log, book: SchemaBook, checkpoint: Callable[[str], None]) -> GroupProcessor:
+def _group(
+    config: Config, log: Log, book: SchemaBook, dimensions: Dimensions, checkpoint: Callable[[str], None]
+) -> GroupProcessor:
     from eventmill.log.kafka.member import Member
 
     return GroupProcessor(
         Member(config, groups.PROCESS, Topic.RAW, config.kafka.instance or _unique(), checkpoint=checkpoint),
-        state_of(config, log, book, len(log.partitions(Topic.RAW)), checkpoint),
+        state_of(config, log, book, dimensions, len(log.partitions(Topic.RAW)), checkpoint),
         lambda partition: log.committed(groups.PROCESS, Topic.RAW, partition),
         batch_events_max=config.process.batch_events_max,
         batch_interval_ms=parse_duration_ms(config.process.batch_interval),

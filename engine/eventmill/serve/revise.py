@@ -21,7 +21,6 @@ from eventmill.sinks.realtime.store import RealtimeStore
 _ROWS: Final = 20_000
 _UNKNOWN: Final = int(Flag.SCHEMA_UNKNOWN)
 _BROKEN: Final = int(Flag.SCHEMA_BROKEN)
-_ANY: Final = f"SELECT count() FROM eventmill.events WHERE bitAnd(flags, {_UNKNOWN}) != 0"
 _FLAGGED: Final = f"""
     SELECT log_offset, event_id, event::String AS event, properties, context, flags FROM eventmill.events
     WHERE bitAnd(flags, {_UNKNOWN}) != 0 AND log_offset < {{end:UInt64}}
@@ -46,9 +45,9 @@ def _judged(batch: pa.RecordBatch, ruling: Ruling, flags: np.ndarray[tuple[int],
     return after
 
 
-def any_flagged(store: RealtimeStore) -> bool:
-    """Whether the real-time store holds events that nobody has judged."""
-    table = store.query_arrow(_ANY)
+def any_flagged(store: RealtimeStore, flag: Flag = Flag.SCHEMA_UNKNOWN) -> bool:
+    """Whether the real-time store holds events with that flag; by default those that nobody has judged."""
+    table = store.query_arrow(f"SELECT count() FROM eventmill.events WHERE bitAnd(flags, {int(flag)}) != 0")
     return bool(table.num_rows and table.column(0)[0].as_py())
 
 

@@ -17,9 +17,11 @@ from eventmill.dashboard.assets import Dashboard
 from eventmill.net.messages import Handler, Request, Response
 from eventmill.net.server import HttpServer, reuse_port_socket
 from eventmill.observe import metrics
+from eventmill.process.dimensions.source import open_dimensions
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.serve.api import EngineApi
+from eventmill.serve.dimensions import Counted
 from eventmill.serve.engine import Engine
 from eventmill.serve.engine_log import on_kafka, open_log
 from eventmill.serve.processing import build_processing
@@ -59,7 +61,8 @@ class ProcessRole:
             refresh_s=parse_duration_ms(config.schemas.refresh_interval) / 1000,
             reached=metrics.SCHEMAS_REACHED.set,
         )
-        self._processing = build_processing(config, self._log, self._book, Tail(()), checkpoint)
+        self._dimensions = open_dimensions(config.dimensions, Counted())
+        self._processing = build_processing(config, self._log, self._book, Tail(()), self._dimensions, checkpoint)
         self._worker = Worker("process", self._processing.recover, self._step, self._failed)
 
     def _step(self, timeout_s: float) -> int:
@@ -83,6 +86,7 @@ class ProcessRole:
         self._worker.join()
         self._book.close()
         self._processing.close(snapshot=self.fatal is None)
+        self._dimensions.close()
         self._log.close()
         return True
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from eventmill.core.errors import LogUnavailable, StateError
+from eventmill.core.errors import LogUnavailable, StateError, StoreUnavailable
 from eventmill.core.threads import name_thread
 
 logger = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ _RETRY_S: Final = (0.1, 0.5, 2.0, 5.0)
 class Worker:
     """Runs ``recover`` once and ``step`` for ever; after an error both again, since no state may outlive one.
 
-    ``LogUnavailable`` is waited out. ``StateError``, or any other error four times in a row without a step between, is
-    fatal: ``failed`` is called with it.
+    ``LogUnavailable`` and ``StoreUnavailable`` are waited out. ``StateError``, or any other error four times in a row
+    without a step between, is fatal: ``failed`` is called with it.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Worker:
             except StateError as error:
                 self._failed(self.name, error)
                 return
-            except LogUnavailable as error:
-                logger.warning("%s waits for the log: %s", self.name, error)
+            except (LogUnavailable, StoreUnavailable) as error:
+                logger.warning("%s waits: %s", self.name, error)
                 self._stopping.wait(error.retry_after_s)
             except Exception as error:
                 logger.exception("%s starts over from its last commit", self.name)

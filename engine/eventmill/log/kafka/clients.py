@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, Final
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Generic, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -18,6 +19,7 @@ REQUEST_S: Final = 15.0
 MESSAGE_BYTES_MAX: Final = 16 << 20
 #: What a consumer fetches ahead, in all its partitions.
 _AHEAD_KB: Final = 65_536
+_Client = TypeVar("_Client")
 _OURS: Final = frozenset(
     ["bootstrap.servers", "enable.idempotence", "acks", "isolation.level", "enable.auto.commit", "transactional.id",
      "group.id", "auto.offset.reset", "partitioner", "enable.partition.eof"]
@@ -84,6 +86,38 @@ def asking(what: str) -> Iterator[None]:
         yield
     except (KafkaException, BufferError, TimeoutError) as error:
         raise LogUnavailable(f"Kafka: {what} failed: {_text(error)}; it is tried again") from error
+
+
+class Asked(Generic[_Client]):
+    """A client for questions, shared by threads, and another one after each question that failed.
+
+    A client that has no subscription goes on with a dead leader or coordinator for minutes: only what a consumer
+    reads or a producer writes is looked up again. A dropped client ends with the last thread that still uses it.
+    """
+
+    def __init__(self, make: Callable[[], _Client]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._client: _Client | None = None
+
+    @contextlib.contextmanager
+    def asking(self, what: str) -> Iterator[_Client]:
+        """The client; librdkafka's errors, and a ``TimeoutError``, become ``LogUnavailable``."""
+        with self._lock:
+            client = self._client = self._client or self._make()
+        try:
+            with asking(what):
+                yield client
+        except LogUnavailable:
+            with self._lock:
+                if self._client is client:
+                    self._client = None
+            raise
+
+    def close(self) -> None:
+        """Let go of the client."""
+        with self._lock:
+            self._client = None
 
 
 def _text(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicPartition,
@@ -20,7 +19,7 @@ from eventmill.core.config import KafkaConfig
 from eventmill.core.errors import LogUnavailable
 from eventmill.core.log import Intent
 from eventmill.core.schema import Topic
-from eventmill.log.kafka.clients import REQUEST_S, asking, common, consumer
+from eventmill.log.kafka.clients import REQUEST_S, Asked, asking, common, consumer
 
 #: How the metadata of a committed offset says that everything up to another offset is being inserted.
 _INTENT: Final = "intent:"
@@ -33,20 +32,21 @@ class Offsets:
 
     def __init__(self, config: KafkaConfig) -> None:
         self._config = config
-        self._admin = AdminClient(common(config))
+        self._admin = Asked(lambda: AdminClient(common(config)))
         self._lock = threading.Lock()
         self._members: dict[str, Consumer] = {}
+        self._groups: dict[tuple[str, bool], Asked[Consumer]] = {}
         settings = consumer(config, "eventmill.asking")
-        # Each sees as far as its isolation level. Unlike the admin client's, their questions find new leaders by themselves.
+        # Each sees as far as its isolation level.
         self._asking = {
-            False: Consumer(settings),
-            True: Consumer({**settings, "isolation.level": "read_uncommitted"}),
+            False: Asked(lambda: Consumer(settings)),
+            True: Asked(lambda: Consumer({**settings, "isolation.level": "read_uncommitted"})),
         }
 
     def partitions(self, topic: str) -> list[int]:
         """The topic's partitions; none when it is not there."""
-        with asking(f"asking for {topic}"):
-            found = self._admin.list_topics(topic, timeout=REQUEST_S).topics[topic]
+        with self._admin.asking(f"asking for {topic}") as admin:
+            found = admin.list_topics(topic, timeout=REQUEST_S).topics[topic]
         return sorted(found.partitions) if found.error is None else []
 
     def ends(self, topic: str, partitions: Iterable[int], *, whole: bool = False) -> dict[int, int]:
@@ -58,16 +58,16 @@ class Offsets:
         return {each: self._watermarks(topic, each, True)[0] for each in partitions}
 
     def _watermarks(self, topic: str, partition: int, whole: bool) -> tuple[int, int]:
-        with asking(f"asking for the offsets of {topic}/{partition}"):
-            found = self._asking[whole].get_watermark_offsets(TopicPartition(topic, partition), REQUEST_S, cached=False)
-        if found is None or min(found) < 0:
-            raise LogUnavailable(f"Kafka: {topic}/{partition} changes its leader; it is tried again")
+        with self._asking[whole].asking(f"asking for the offsets of {topic}/{partition}") as client:
+            found = client.get_watermark_offsets(TopicPartition(topic, partition), REQUEST_S, cached=False)
+            if found is None or min(found) < 0:
+                raise TimeoutError("its leader changes")
         return int(found[0]), int(found[1])
 
     def at(self, topic: str, partition: int, ms: int) -> int:
         """The first offset of a message of that time (ms since the epoch) or later; the end when there is none."""
-        with asking(f"asking for the offsets of {topic}/{partition}"):
-            (found,) = self._asking[False].offsets_for_times([TopicPartition(topic, partition, ms)], REQUEST_S)
+        with self._asking[False].asking(f"asking for the offsets of {topic}/{partition}") as client:
+            (found,) = client.offsets_for_times([TopicPartition(topic, partition, ms)], REQUEST_S)
         return found.offset if found.offset >= 0 else self.ends(topic, [partition])[partition]
 
     def committed(
@@ -77,14 +77,11 @@ class Offsets:
 
         ``stable``: such as no open transaction can change any more (KIP-447), waited for up to ``REQUEST_S``.
         """
-        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, each) for each in partitions])
+        asked = [TopicPartition(topic, each) for each in partitions]
         deadline = time.monotonic() + REQUEST_S
         while True:
-            with asking(f"asking for the offsets of group {group}"):
-                future = self._admin.list_consumer_group_offsets(
-                    [asked], require_stable=stable, request_timeout=REQUEST_S
-                )[group]
-                found = future.result(REQUEST_S).topic_partitions
+            with self._of_group(group, stable).asking(f"asking for the offsets of group {group}") as client:
+                found = client.committed(asked, REQUEST_S)
                 errors = [each.error for each in found if each.error is not None]
                 open_yet = all(error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT for error in errors)
                 if errors and not (open_yet and time.monotonic() < deadline):
@@ -92,6 +89,15 @@ class Offsets:
             if not errors:
                 return {each.partition: (max(each.offset, -1), each.metadata or "") for each in found}
             time.sleep(_UNSTABLE_S)
+
+    def _of_group(self, group: str, stable: bool) -> Asked[Consumer]:
+        """Asks as the group. (The admin client's question for a group's offsets ends the process when the coordinator moves:
+        librdkafka looks for the new one by the consumer group that an admin client has not.)"""
+        settings = consumer(self._config, group)
+        if not stable:
+            settings["isolation.level"] = "read_uncommitted"
+        with self._lock:
+            return self._groups.setdefault((group, stable), Asked(lambda: Consumer(settings)))
 
     def commit(self, group: str, topic: str, offsets: Mapping[int, int], intents: Mapping[int, Intent | None]) -> None:
         """Commit for a group without members; a partition's intent is kept in its metadata."""
@@ -121,9 +127,12 @@ class Offsets:
     def close(self) -> None:
         """Let go of all consumers."""
         with self._lock:
-            for member in (*self._members.values(), *self._asking.values()):
+            for member in self._members.values():
                 member.close()
             self._members.clear()
+            clients = (self._admin, *self._asking.values(), *self._groups.values())
+        for client in clients:
+            client.close()
 
 
 def intent_of(group: str, topic: Topic, partition: int, offset: int, metadata: str) -> Intent | None:

@@ -115,7 +115,7 @@ async function topEvents(span, signal) {
 async function breakdown(field, bounds, colour, signal) {
   const { rows } = await sql(by(field), signal, bounds);
   if (!rows.length) return h("p.note", "No events in this time.");
-  if (rows.every(([name]) => name === null)) return h("p.note", field === "country" ? "No event names one: give the users' dimensions by process.dimensions_file." : "No event names one.");
+  if (rows.every(([name]) => name === null)) return h("p.note", field === "country" ? "No event names one: give the users' dimensions: see dimensions.file and dimensions.redis." : "No event names one.");
   return meters(rows.map(([name, events]) => [name, Number(events)]), { colour });
 }
 

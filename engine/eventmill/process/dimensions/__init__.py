@@ -1,0 +1,1 @@
+"""Users' country, segment and tier: from a file, or from Redis through a cache."""
