@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bench.__main__ import NAMES, main  # noqa: E402
+from bench.decode import make_events, to_bodies  # noqa: E402
 
 from bench import capacity, peers, report  # noqa: E402
-from bench.decode import make_events, to_bodies  # noqa: E402
 from testbed.kafka import Kafka  # noqa: E402
 
 
