@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,9 @@ from eventmill.log.kafka.clients import REQUEST_S, asking
 _POLL_S: Final = 0.05
 #: How much later than it should a call may come back.
 _GRACE_S: Final = 2.0
+#: How often a transaction is tried with the group's generation of that moment, and how soon again.
+_GENERATION_TRIES: Final = 20
+_GENERATION_S: Final = 0.05
 #: Events of the ledger, summed: per hour, per (hop, reason).
 Totals: TypeAlias = dict[int, dict[tuple[Hop, str], int]]
 
@@ -107,18 +111,30 @@ class Outbox:
                     raise LogUnavailable("offsets and counts need a transactional producer")
                 self._flush(producer, draft)
                 return
+            totals = self._settled(producer, draft, metadata)
+            self._totals.update(totals)  # those of this run, which a try before may have begun anew
+
+    def _settled(self, producer: Producer, draft: Draft, metadata: Callable[[str], Any]) -> Totals:
+        """One transaction, tried again while a rebalance overtakes it."""
+        for left in reversed(range(_GENERATION_TRIES)):
             try:
-                totals = self._in_transaction(producer, draft, metadata)
+                return self._in_transaction(producer, draft, metadata)
             except KafkaException as error:
                 self._give_up(producer, error)
-                raise LogUnavailable(f"Kafka: the transaction failed: {error.args[0]}; it is tried again") from error
+                # The group went on to its next generation between our question for it and the commit. Whoever is still in
+                # it has what it had: partitions are given to others after ``poll`` has told so, and it is not called here.
+                if not (left and self._producer is producer and _of_old_generation(error)):
+                    raise LogUnavailable(
+                        f"Kafka: the transaction failed: {error.args[0]}; it is tried again"
+                    ) from error
+                time.sleep(_GENERATION_S)
             except TimeoutError as error:
                 self._drop()
                 raise LogUnavailable(f"Kafka: the transaction failed: {error}; it is tried again") from error
             except BaseException:
                 self._drop()
                 raise
-            self._totals.update(totals)
+        raise AssertionError("the last try returns or raises")
 
     def _ready(self) -> Producer:
         if self._producer is None:
@@ -138,6 +154,9 @@ class Outbox:
             self._send(producer, topic, key=key, value=value)
         totals = self._counted(producer, draft.counts)
         self._checkpoint("produced")
+        # All is delivered before anything can fail for the group's sake: librdkafka leaves a gap in its sequence numbers where
+        # it aborts what it has not sent yet, and the next transaction fails for that.
+        producer.flush(REQUEST_S)
         by_group: dict[str, list[TopicPartition]] = defaultdict(list)
         for (group, topic, partition), offset in draft.offsets.items():
             by_group[group].append(TopicPartition(self._name(topic), partition, offset))
@@ -264,3 +283,8 @@ class Outbox:
         """Let go of the producer; what is not published yet is lost."""
         with self._lock:
             self._drop()
+
+
+def _of_old_generation(error: KafkaException) -> bool:
+    cause = error.args[0]
+    return isinstance(cause, KafkaError) and cause.code() == KafkaError.ILLEGAL_GENERATION
