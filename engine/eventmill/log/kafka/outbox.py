@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -24,6 +25,8 @@ from eventmill.log.kafka import messages
 from eventmill.log.kafka.clients import REQUEST_S, asking
 
 _POLL_S: Final = 0.05
+#: How much later than it should a call may come back.
+_GRACE_S: Final = 2.0
 #: How often a transaction is tried with the group's generation of that moment, and how soon again.
 _GENERATION_TRIES: Final = 20
 _GENERATION_S: Final = 0.05
@@ -85,6 +88,8 @@ class Outbox:
         self._checkpoint = checkpoint
         self._settings = dict(settings)
         self._transactional = "transactional.id" in settings
+        # Longer than this no transaction lives.
+        self._patience_s = settings.get("transaction.timeout.ms", 1000 * REQUEST_S) / 1000
         self._name, self._ledger = name, ledger
         self._lock = threading.Lock()
         self._producer: Producer | None = None
@@ -123,6 +128,9 @@ class Outbox:
                         f"Kafka: the transaction failed: {error.args[0]}; it is tried again"
                     ) from error
                 time.sleep(_GENERATION_S)
+            except TimeoutError as error:
+                self._drop()
+                raise LogUnavailable(f"Kafka: the transaction failed: {error}; it is tried again") from error
             except BaseException:
                 self._drop()
                 raise
@@ -133,7 +141,7 @@ class Outbox:
             with asking("making a producer"):
                 producer = Producer(self._settings)
                 if self._transactional:
-                    producer.init_transactions(REQUEST_S)
+                    self._bounded(producer.init_transactions, patience_s=REQUEST_S)
             # Sums begin anew: nobody knows which of the old ones stand.
             self._run, self._totals = uuid.uuid4().hex, {}
             self._producer = producer
@@ -153,13 +161,38 @@ class Outbox:
         for (group, topic, partition), offset in draft.offsets.items():
             by_group[group].append(TopicPartition(self._name(topic), partition, offset))
         for group, offsets in by_group.items():
-            producer.send_offsets_to_transaction(offsets, metadata(group), REQUEST_S)
+            self._bounded(producer.send_offsets_to_transaction, offsets, metadata(group))
         self._checkpoint("offsets sent")
-        producer.commit_transaction(REQUEST_S)
+        self._bounded(producer.commit_transaction)
         self._checkpoint("committed")
         if failed:
             raise KafkaException(failed[0])
         return totals
+
+    def _bounded(self, call: Callable[..., object], *arguments: object, patience_s: float | None = None) -> None:
+        """A call of the transactional producer. Raises ``TimeoutError`` when it does not come back.
+
+        librdkafka can lose a request whose connection is reset while it waits for its turn; the caller then waits for ever,
+        whatever timeout it has given. The thread stays behind; its producer is fenced by the next one.
+        """
+        patience_s = patience_s or self._patience_s
+        outcome: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def run() -> None:
+            try:
+                call(*arguments, patience_s)
+            except BaseException as error:
+                outcome.put(error)
+            else:
+                outcome.put(None)
+
+        threading.Thread(target=run, name="transaction", daemon=True).start()
+        try:
+            error = outcome.get(timeout=patience_s + _GRACE_S)
+        except Empty:
+            raise TimeoutError(f"no answer in {patience_s + _GRACE_S:g} s") from None
+        if error is not None:
+            raise error
 
     def _flush(self, producer: Producer, draft: Draft) -> None:
         try:
@@ -233,8 +266,8 @@ class Outbox:
         cause = error.args[0]
         if isinstance(cause, KafkaError) and cause.txn_requires_abort():
             try:
-                producer.abort_transaction(REQUEST_S)
-            except KafkaException:
+                self._bounded(producer.abort_transaction)
+            except (KafkaException, TimeoutError):
                 self._drop()
             self._run, self._totals = uuid.uuid4().hex, {}
             return
