@@ -29,6 +29,20 @@ _ROW_BYTES: Final = (
 Estimate = dict[str, int]
 
 
+class TooManyRows(QueryError):
+    """A question that would read too many rows. ``rows`` is the estimate, ``most`` the limit, ``hint`` what would fit."""
+
+    def __init__(self, rows: int, most: int, hint: str) -> None:
+        super().__init__(
+            f"the query would read about {rows:,} rows without an aggregate to answer from; {most:,} are the most: {hint}"
+        )
+        self.rows, self.most, self.hint = rows, most, hint
+
+    def facts(self) -> dict[str, Any]:
+        """What the answer's body tells beside the message."""
+        return {"estimated_rows": self.rows, "rows_max": self.most, "hint": self.hint}
+
+
 class Store(Protocol):
     """What is asked of the real-time store. Every method may raise ``StoreError`` with ClickHouse's code."""
 
@@ -133,10 +147,7 @@ class Asker:
     def refuse(self, rows: int, hint: str) -> None:
         """Raises ``QueryError`` when so many rows are too many."""
         if rows > self._config.scan_rows_max:
-            raise QueryError(
-                f"the query would read about {rows:,} rows without an aggregate to answer from; "
-                f"{self._config.scan_rows_max:,} are the most: {hint}"
-            )
+            raise TooManyRows(rows, self._config.scan_rows_max, hint)
 
 
 def _reason(error: StoreError) -> str:

@@ -26,15 +26,22 @@ class Checked:
     unbounded: bool
 
 
+class Shown:
+    """Which snapshot of the lake stands as ``lake.events``; one for all who read it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.source: str | None = None
+
+
 class Selects:
     """Safe to share between threads. ``lake_source`` gives the lake as a FROM expression, or null while there is none."""
 
-    def __init__(self, asker: Asker, lake_source: Callable[[], str | None]) -> None:
+    def __init__(self, asker: Asker, lake_source: Callable[[], str | None], shown: Shown | None = None) -> None:
         self._asker = asker
         self._lake_source = lake_source
         self._functions: guard.Functions | None = None
-        self._lake_lock = threading.Lock()
-        self._lake_shown: str | None = None
+        self.shown = shown or Shown()
 
     def check(self, body: Any) -> Checked:
         """A request's body: ``{"query", "parameters"}``. Raises ``QueryError``."""
@@ -86,13 +93,13 @@ class Selects:
         source = self._lake_source()
         if source is None:
             raise QueryError("there is no lake.events yet: nothing has been stored in the lake")
-        with self._lake_lock:
-            if source != self._lake_shown:
+        with self.shown.lock:
+            if source != self.shown.source:
                 # A table, because a read-only connection may not call the table function itself.
                 store = self._asker.store
                 store.command(f"CREATE DATABASE IF NOT EXISTS {guard.LAKE[0]}")
                 store.command(f"CREATE OR REPLACE TABLE {'.'.join(guard.LAKE)} AS {source}")
-                self._lake_shown = source
+                self.shown.source = source
 
 
 def _parameters(given: Any, known: frozenset[str]) -> dict[str, Any]:
