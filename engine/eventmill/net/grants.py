@@ -100,7 +100,7 @@ class Grants:
 
     def find(self, key: str | None, scope: str | None = None) -> Grant | None:
         """Compares with every key in constant time; ``scope``: only if the key has it, and an admin key has that of reading."""
-        if key is None:
+        if key is None or not self._known:
             return None
         digest, found = fingerprint(key), None
         for known, grant in self._known:
