@@ -85,6 +85,8 @@ class Asker:
             "result_overflow_mode": "throw",
             "max_memory_usage": config.memory_bytes_max,
         }
+        #: For what we ask about a question: that takes as many rows as it takes.
+        self.about = {name: value for name, value in self.limits.items() if name != "max_result_rows"}
 
     def run(self, ask: Callable[[], Any], *, theirs: bool = False) -> Any:
         """Tells the querier's mistakes (``QueryError``) from the store's troubles (``StoreError``).
@@ -126,7 +128,7 @@ class Asker:
 
     def rows_read(self, text: str, parameters: dict[str, Any], *, theirs: bool = False) -> Estimate:
         """Rows in the parts and granules of the real-time store that ClickHouse would read."""
-        rows = self.run(lambda: self.store.explain_readonly("ESTIMATE", text, parameters, self.limits), theirs=theirs)
+        rows = self.run(lambda: self.store.explain_readonly("ESTIMATE", text, parameters, self.about), theirs=theirs)
         found: Estimate = {}
         for database, table, _, count, *_ in (row for row in rows if len(row) > 3):
             name = f"{database}.{table}"

@@ -67,16 +67,16 @@ class Selects:
 
     def answer(self, query: Checked) -> pa.Table:
         """The query's own columns."""
-        kinds = self._run(f"DESCRIBE ({query.text})", query.parameters)
-        table = self._run(query.text, query.parameters)
+        kinds = self._run(f"DESCRIBE ({query.text})", query.parameters, self._asker.about)
+        table = self._run(query.text, query.parameters, self._asker.limits)
         if not table.num_columns:
             table = pa.table({name: pa.array([], pa.null()) for name in kinds.column("name").to_pylist()})
         described = dict(zip(kinds.column("name").to_pylist(), kinds.column("type").to_pylist(), strict=True))
         return typed(table, described)
 
-    def _run(self, text: str, parameters: dict[str, Any]) -> pa.Table:
+    def _run(self, text: str, parameters: dict[str, Any], limits: dict[str, Any]) -> pa.Table:
         asker = self._asker
-        return asker.run(lambda: asker.store.query_readonly(text, parameters, asker.limits), theirs=True)
+        return asker.run(lambda: asker.store.query_readonly(text, parameters, limits), theirs=True)
 
     def _checked(self, query: str, parameters: dict[str, Any]) -> str:
         asker = self._asker
@@ -84,7 +84,7 @@ class Selects:
             self._functions = guard.Functions(asker.store.query_arrow(guard.FUNCTIONS).to_pylist())
         spelt = asker.run(lambda: asker.store.query_arrow(guard.CANONICAL, {"query": query}), theirs=True)
         text = str(spelt.column(0)[0])
-        lines = asker.run(lambda: asker.store.explain_readonly("AST", text, parameters, asker.limits), theirs=True)
+        lines = asker.run(lambda: asker.store.explain_readonly("AST", text, parameters, asker.about), theirs=True)
         guard.check_syntax_tree(["\t".join(line) for line in lines], self._functions)
         return text
 
