@@ -54,6 +54,7 @@ def events(
     days: int = 3,
     devices: int = 400,
     coarse_ms: int = 1,
+    project: str | None = None,
 ) -> pa.RecordBatch:
     """EVENT's columns and ``log_offset``; event times spread over ``days`` from ``START_MS`` on, ids all different.
 
@@ -90,6 +91,7 @@ def events(
         "properties": pa.array(_properties(rng, count)),
         "context": pa.array([f'{{"app":{{"build":{i % 7}}},"os":{{"name":"os {i % 3}"}}}}' for i in device.tolist()]),
         "flags": pa.array(rng.integers(0, 4, count).astype(np.int32)),
+        "project": pa.array([project] * count, pa.string()),
     }
     batch = pa.RecordBatch.from_arrays([columns[field.name] for field in EVENT], schema=EVENT)
     offsets = (first_offset + np.arange(count) // per_offset).astype(np.uint64)

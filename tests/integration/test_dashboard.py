@@ -390,3 +390,33 @@ def test_an_empty_server_says_what_to_do_and_a_key_is_asked_for(browser, tmp_pat
             page.wait_for_selector("text=1 still bad")
     finally:
         serving.kill()
+
+
+def test_a_projects_key_is_asked_for_once_kept_for_the_tab_and_shows_its_events(browser, tmp_path):
+    keys = ",".join(
+        [
+            "app key=w project=shop scopes=write",
+            "other key=v project=bank scopes=write",
+            "eyes key=r project=shop scopes=read",
+        ]
+    )
+    serving = Serving(tmp_path, EVENTMILL_ACCESS__KEYS=keys)
+    try:
+        for key, event in (("w", "Shopped"), ("v", "Banked")):
+            batch = {"batch": [{"type": "track", "event": event, "userId": "u", "messageId": event}], "writeKey": key}
+            assert serving.post("/v1/batch", batch)[0] == 200
+        serving.flush()
+        with Tab(browser, serving.url) as tab:
+            page = tab.page
+            page.goto(f"{serving.url}/#/overview")
+            page.get_by_role("textbox", name="Key").fill("r")
+            page.get_by_role("button", name="Use key").click()
+            page.wait_for_selector("main >> text=Shopped")
+            assert page.evaluate("Object.values(sessionStorage)").count("r") == 1
+            page.goto(f"{serving.url}/#/live")
+            page.wait_for_selector("h1:has-text('Live')")
+            page.wait_for_selector("main >> text=Shopped")
+            assert "Banked" not in tab.text()
+            assert "=r" not in page.url
+    finally:
+        serving.kill()

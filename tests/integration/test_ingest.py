@@ -59,7 +59,7 @@ class Service:
         self.committer = Committer(self.log, self.ingest, self.http)
         self.proxy = Proxy(self.log.path.parent / "no.sock")
         keys = WriteKeys(self.ingest.write_keys)
-        endpoints = Endpoints(self.committer, keys, Access(self.access, keys), self.http, self.proxy)
+        endpoints = Endpoints(self.committer, Access(self.access, keys), self.http, self.proxy)
         self.server = HttpServer(endpoints.handle, self.http)
         bound = reuse_port_socket("127.0.0.1", 0)
         await self.server.start(bound)

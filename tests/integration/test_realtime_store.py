@@ -139,7 +139,7 @@ def test_pieces_of_a_large_insert(store: RealtimeStore, monkeypatch: pytest.Monk
 
 @given(st.lists(st.integers(0, 12), max_size=60).map(sorted), st.integers(1, 20))
 def test_pieces_are_cut_between_offsets(offsets: list[int], rows_max: int) -> None:
-    table = events(len(offsets)).set_column(23, "log_offset", pa.array(offsets, pa.uint64()))
+    table = events(len(offsets)).set_column(24, "log_offset", pa.array(offsets, pa.uint64()))
     found = list(pieces(checked(table), rows_max))
     cut = [piece.column("log_offset").to_pylist() for piece in found]
     assert [offset for piece in cut for offset in piece] == offsets
@@ -153,7 +153,7 @@ def test_what_is_not_a_batch_of_events(store: RealtimeStore) -> None:
     with pytest.raises(StoreError, match="log_offset"):
         store.insert(batch.drop_columns(["log_offset"]), "token")
     with pytest.raises(StoreError, match="not in the order of log_offset"):
-        store.insert(batch.set_column(23, "log_offset", pa.array(range(10, 0, -1), pa.uint64())), "token")
+        store.insert(batch.set_column(24, "log_offset", pa.array(range(10, 0, -1), pa.uint64())), "token")
     with pytest.raises(StoreError, match="null values"):
         store.insert(batch.set_column(2, "event", pa.nulls(10, pa.string())), "token")
     store.insert(batch.slice(0, 0), "token")
@@ -210,7 +210,7 @@ def test_contains_is_exact(store: RealtimeStore) -> None:
 
 def test_counts_by_hour(store: RealtimeStore) -> None:
     batch = events(5_000, seed=1)
-    copy = events(100, seed=1).set_column(23, "log_offset", pa.array([50] * 100, pa.uint64()))
+    copy = events(100, seed=1).set_column(24, "log_offset", pa.array([50] * 100, pa.uint64()))
     store.insert(batch, "token")
     store.insert(copy, "other")
     hours = batch.column("received_at").cast(pa.int64()).to_numpy() // 3_600_000 * 3_600_000

@@ -33,7 +33,7 @@ def test_a_join_is_a_dictionary_look_up(table, users, offset):
 def test_columns_come_in_the_order_of_events():
     batch = RAW.empty_table().to_batches()[0] if RAW.empty_table().to_batches() else pa.RecordBatch.from_pylist([], RAW)
     result = Enricher.empty().apply(batch)
-    assert result.schema.names == [name for name in EVENT.names if name != "session_id"]
+    assert result.schema.names == [name for name in EVENT.names if name not in ("session_id", "project")]
 
 
 def test_a_key_twice_or_null_or_missing_is_refused():

@@ -29,4 +29,5 @@ def new(as_json: bool) -> None:
         return
     click.echo(f"key    {key}")
     click.echo(f"hash   {hashed}")
-    click.echo("Give the key to its user; put the hash into ingest.write_keys, access.read_keys or access.admin_keys.")
+    click.echo("Give the key to its user; put the hash into a table [access.keys.NAME], or")
+    click.echo("into ingest.write_keys, access.read_keys or access.admin_keys.")

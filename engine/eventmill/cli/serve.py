@@ -12,11 +12,16 @@ import uvloop
 from eventmill.cli.options import config_option, configure, data_option, friendly, log_to_stderr
 from eventmill.core.config import Config
 from eventmill.core.errors import LogUnavailable
+from eventmill.net.grants import WRITE, Grants, parse
 from eventmill.serve.folder import ENGINE_SOCKET, DataFolder
 
 logger = logging.getLogger(__name__)
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+def _has_keys(config: Config) -> bool:
+    return bool(config.access.read_keys or config.access.admin_keys or config.access.keys)
 
 
 def announce(url: str) -> None:
@@ -62,9 +67,9 @@ def run_serve(config: Config) -> None:
     from eventmill.serve.tuning import tune
 
     logger.info(build_filter(config.dedup).describe())
-    if not config.ingest.write_keys:
+    if not config.ingest.write_keys and not Grants(parse(config.access.keys)).scoped(WRITE):
         logger.warning("any write key is accepted; set ingest.write_keys or --write-key to change that")
-    if config.http.host not in _LOOPBACK and not (config.access.read_keys or config.access.admin_keys):
+    if config.http.host not in _LOOPBACK and not _has_keys(config):
         logger.warning(
             "whoever reaches %s may ask about all events; set access.read_keys to change that", config.http.host
         )

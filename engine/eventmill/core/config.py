@@ -164,14 +164,19 @@ class QueryConfig:
     scan_rows_max: int = 1_000_000_000
     memory_bytes_max: int = 4_000_000_000
     concurrency_max: int = 4
+    slow: str = "5s"
 
 
 @dataclass(frozen=True, slots=True)
 class AccessConfig:
-    """Who may ask (``read_keys``), and who may change, too (``admin_keys``); as they are, or as ``sha256:HEX``."""
+    """Who may ask (``read_keys``), and who may change, too (``admin_keys``); as they are, or as ``sha256:HEX``.
+
+    ``keys`` are those with a name, scopes, a project and limits of their own (see ``net.grants``).
+    """
 
     read_keys: tuple[str, ...] = ()
     admin_keys: tuple[str, ...] = ()
+    keys: tuple[str, ...] = field(default=(), repr=False)
     requests_per_minute: int = 1_200
 
 
@@ -294,11 +299,29 @@ def _merge_file(values: dict[str, dict[str, Any]], path: Path) -> None:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     for section, given in tree.items():
         if isinstance(given, dict):
-            values.setdefault(section, {}).update(given)
+            values.setdefault(section, {}).update(_flat(given) if section == "access" else given)
         elif section == "data":
             values.setdefault("", {})["data"] = given
         else:
             raise ConfigError(f"{path}: {section!r} stands outside a section; only 'data' may")
+
+
+def _flat(access: Mapping[str, Any]) -> dict[str, Any]:
+    """The section with each table ``[access.keys.NAME]`` as one line, as the environment spells it."""
+    keys = access.get("keys")
+    if not isinstance(keys, dict):
+        return dict(access)
+    lines = []
+    for name, given in keys.items():
+        if not isinstance(given, dict):
+            raise ConfigError(
+                f"access.keys.{name} must be a table like [access.keys.{name}] with key, project and scopes"
+            )
+        spelt = {what: "+".join(map(str, value)) if isinstance(value, list) else value for what, value in given.items()}
+        lines.append(" ".join([name, *(f"{what}={value}" for what, value in spelt.items())]))
+        if len(lines[-1].split()) != 1 + len(given) or "," in lines[-1]:
+            raise ConfigError(f"access.keys.{name}: values have no blanks and no commas, and are not empty")
+    return {**access, "keys": lines}
 
 
 def _merge_environment(values: dict[str, dict[str, Any]], environ: Mapping[str, str]) -> None:

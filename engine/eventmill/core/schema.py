@@ -1,7 +1,7 @@
 """Every Arrow schema, once.
 
-``RAW`` is what ingest writes to the log, ``EVENT`` what the processor writes and both stores keep,
-``REJECT`` a dead letter. Columns are only ever added at the end of a released schema; the version
+``RAW`` is what the decoder makes, ``LOGGED`` what ingest writes to the log, ``EVENT`` what the processor writes and both
+stores keep, ``REJECT`` a dead letter. Columns are only ever added at the end of a released schema; the version
 travels in each frame's headers.
 """
 
@@ -51,12 +51,19 @@ _DIMENSIONS: Final = [
     pa.field("tier", WORD),
 ]
 
-#: One decoded event as ingest puts it on the log. ``message_id`` is the client's id where it is not a
+#: The project of the write key that the event came with; null for a key without one. One value for all events of a request,
+#: so in a frame it is one number per run of rows, which LZ4 makes nothing of.
+_PROJECT: Final = [pa.field("project", WORD)]
+
+#: One decoded event. ``message_id`` is the client's id where it is not a
 #: canonical lower-case UUID (else null: ``event_id`` says it all); ``properties`` and ``context`` are JSON objects.
 RAW: Final = pa.schema([*_IDENTITY, *_DEVICE, *_PAYLOAD])
 
-#: One processed event: RAW plus its session and the user's dimensions.
-EVENT: Final = pa.schema([*_IDENTITY, *_SESSION, *_DEVICE, *_DIMENSIONS, *_PAYLOAD])
+#: One event as ingest puts it on the log: RAW and its project.
+LOGGED: Final = pa.schema([*RAW, *_PROJECT])
+
+#: One processed event: LOGGED plus its session and the user's dimensions.
+EVENT: Final = pa.schema([*_IDENTITY, *_SESSION, *_DEVICE, *_DIMENSIONS, *_PAYLOAD, *_PROJECT])
 
 #: A dead letter: why, where, and the client's own bytes.
 REJECT: Final = pa.schema(
@@ -80,6 +87,7 @@ DEAD: Final = pa.schema(
         pa.field("path", pa.string()),
         pa.field("rule", pa.string()),
         pa.field("raw_offset", pa.int64()),
+        pa.field("project", pa.string()),
     ]
 )
 

@@ -21,6 +21,7 @@ from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import HttpConfig, IngestConfig
 from eventmill.core.errors import LogUnavailable
 from eventmill.core.log import Count, Frame, Log
+from eventmill.core.projects import Run, stamped
 from eventmill.core.schema import Hop, Topic
 from eventmill.core.threads import name_thread
 from eventmill.kernels.partition import Partitioner, by_key
@@ -33,6 +34,8 @@ _PRESSURE_FRESH_S: Final = 1.0
 class _Group:
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
+        self.events: list[Run] = []
+        self.rejects: list[Run] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -70,6 +73,15 @@ class Committer:
     def decoder(self) -> Decoder:
         """The collecting group's decoder; whoever appends to it awaits ``commit`` before yielding to the loop."""
         return self._group.decoder
+
+    def stamp(self, project: str | None) -> None:
+        """What was appended since the last call belongs to this project."""
+        group = self._group
+        for runs, rows in ((group.events, group.decoder.rows), (group.rejects, group.decoder.reject_rows)):
+            if runs and runs[-1][0] == project:
+                runs[-1] = project, rows
+            else:
+                runs.append((project, rows))
 
     def check_room(self) -> None:
         """Raises ``LogUnavailable`` while too much waits for its commit."""
@@ -111,7 +123,7 @@ class Committer:
         self._writing = group
         self._writing_bytes = group.decoder.nbytes
         metrics.PENDING_BYTES.set(self._writing_bytes)
-        writing = self._loop.run_in_executor(self._pool, self._write, group.decoder)
+        writing = self._loop.run_in_executor(self._pool, self._write, group)
         writing.add_done_callback(lambda done: self._written(group, done))
 
     def _written(self, group: _Group, done: asyncio.Future[None]) -> None:
@@ -130,9 +142,11 @@ class Committer:
         else:
             metrics.PENDING_BYTES.set(0)
 
-    def _write(self, decoder: Decoder) -> None:
+    def _write(self, group: _Group) -> None:
         started = time.perf_counter()
-        events, rejects = decoder.finish()
+        events, rejects = group.decoder.finish()
+        events = stamped(events, group.events)
+        rejects = stamped(rejects, group.rejects, pa.string())
         reason = self._log.pressure()
         if reason is not None:
             raise LogUnavailable(reason, _FULL_RETRY_S)

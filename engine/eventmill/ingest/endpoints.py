@@ -12,7 +12,7 @@ from eventmill.dashboard.assets import Dashboard
 from eventmill.ingest.committer import Committer
 from eventmill.net.access import Access
 from eventmill.net.inflate import InflateError, inflate
-from eventmill.net.keys import WriteKeys, key_of_header
+from eventmill.net.keys import key_of_header
 from eventmill.net.messages import Request, Response
 from eventmill.net.proxy import Proxy
 from eventmill.observe import metrics
@@ -36,9 +36,8 @@ _ENCODINGS: Final = {"Accept-Encoding": "identity, gzip, zstd"}
 class Endpoints:
     """A ``net.messages.Handler``. ``ready`` false makes /readyz say so, whatever the log says."""
 
-    def __init__(self, committer: Committer, keys: WriteKeys, access: Access, limits: HttpConfig, proxy: Proxy) -> None:
+    def __init__(self, committer: Committer, access: Access, limits: HttpConfig, proxy: Proxy) -> None:
         self._committer = committer
-        self._keys = keys
         self._access = access
         self._limits = limits
         self._proxy = proxy
@@ -51,7 +50,7 @@ class Endpoints:
         if path in EVENTS:
             endpoint, response = path, await self._events(request, EVENTS[path])
         elif request.path.startswith(FORWARDED):
-            endpoint, response = "engine", self._access.refuse(request) or await self._proxy.forward(request)
+            endpoint, response = "engine", await self._ask(request)
         elif path == REPLAY:
             endpoint, response = path, await self._replay(request)
         elif path in _OWN:
@@ -66,7 +65,10 @@ class Endpoints:
     async def _replay(self, request: Request) -> Response:
         if request.method != "POST":
             return Response.error(405, f"{REPLAY} takes POST", {"Allow": "POST, OPTIONS"})
-        return self._access.refuse(request) or await self._proxy.forward(request)
+        return await self._ask(request)
+
+    async def _ask(self, request: Request) -> Response:
+        return self._access.refuse(request) or await self._proxy.forward(self._access.identified(request))
 
     async def _own(self, request: Request, path: str) -> Response:
         if request.method not in ("GET", "HEAD"):
@@ -90,7 +92,7 @@ class Endpoints:
         if request.method != "POST":
             return Response.error(405, "send events by POST", {"Allow": "POST, OPTIONS"})
         key = key_of_header(request.headers.get("authorization"))
-        if key is not None and not self._keys.accepts(key):
+        if key is not None and not self._access.may_write(key):
             return self._unauthorized()
         try:
             self._committer.check_room()
@@ -106,9 +108,17 @@ class Endpoints:
             body = inflate(request.body, request.headers.get("content-encoding", ""), self._limits.request_bytes_max)
             decoder = self._committer.decoder
             accepted, rejected, body_key = decoder.append(body, now_ms(), kind)
-            if "authorization" not in request.headers and not self._keys.accepts(body_key):
+            key = (
+                key_of_header(request.headers.get("authorization")) if "authorization" in request.headers else body_key
+            )
+            if "authorization" not in request.headers and not self._access.may_write(key):
                 decoder.rollback()
                 return self._unauthorized()
+            too_often = self._access.too_many_events(key)
+            if too_often is not None:
+                decoder.rollback()
+                return too_often
+            self._committer.stamp(self._access.project(key))
             if accepted or rejected:
                 await self._committer.commit()
         except InflateError as error:

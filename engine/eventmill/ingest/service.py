@@ -33,7 +33,7 @@ async def run(config: Config, log: Log, *, engine_socket: Path, ready: Callable[
     allow_open_files(http.connections_max)
     committer = Committer(log, config.ingest, http)
     proxy = Proxy(engine_socket)
-    endpoints = Endpoints(committer, keys, Access(config.access, keys), http, proxy)
+    endpoints = Endpoints(committer, Access(config.access, keys), http, proxy)
     server = HttpServer(endpoints.handle, http, admit=endpoints.admit, on_refused=_count_refusal)
     try:
         bound = reuse_port_socket(http.host, http.port)

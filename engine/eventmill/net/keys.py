@@ -43,7 +43,7 @@ def fingerprint(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _known(entry: str) -> bytes:
+def digest_of(entry: str) -> bytes:
     """The fingerprint of a configured key, which may be given as ``sha256:HEX`` instead."""
     if not entry.strip():
         raise ConfigError("a key is empty, so that anyone could send it; leave it out or give it a value")
@@ -64,7 +64,7 @@ class Keys:
     """A set of keys. Raises ``ConfigError`` for one that is empty, or hashed wrongly."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        self._digests = [_known(key) for key in keys]
+        self._digests = [digest_of(key) for key in keys]
 
     def __bool__(self) -> bool:
         return bool(self._digests)

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from eventmill.net import unix
+from eventmill.net.grants import CALLER
 from eventmill.net.messages import JSON, Request, Response
 
 _POOL: Final = 16
@@ -15,7 +16,7 @@ _FORWARDS_MAX: Final = 256
 _HEAD_BYTES_MAX: Final = 65_536
 _ANSWER_BYTES_MAX: Final = 256 << 20
 _TIMEOUT_S: Final = 600.0
-_FORWARDED: Final = ("accept", "content-type")
+_FORWARDED: Final = ("accept", "content-type", "last-event-id", CALLER)
 #: What may stand in a path beside letters and digits; everything else, above all CR, LF and space, is escaped again.
 _PATH_SAFE: Final = "/:@!$&'()*+,;=~-._"
 

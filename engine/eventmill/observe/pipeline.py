@@ -34,8 +34,8 @@ def hours(counts: Iterable[Count], last: int) -> dict[str, Any]:
     }
 
 
-def dead_letters(log: Log, *, limit: int, reason: Reason | None = None) -> dict[str, Any]:
-    """The newest dead letters that wait for a replay, newest first, and how many wait in all.
+def dead_letters(log: Log, *, limit: int, reason: Reason | None = None, project: str | None = None) -> dict[str, Any]:
+    """The newest dead letters that wait for a replay, newest first, and how many wait in all (null of one project alone).
 
     ``payload`` is the client's text, cut at ``PAYLOAD_CHARS_MAX`` characters; bytes that are no UTF-8 show as U+FFFD.
     """
@@ -45,10 +45,10 @@ def dead_letters(log: Log, *, limit: int, reason: Reason | None = None) -> dict[
     found: list[Mapping[str, Any]] = []
     while end > floor and len(found) < limit:
         position = max(floor, end - _FRAMES)
-        found += reversed(_between(log, position, end, reason))
+        found += reversed(_between(log, position, end, reason, project))
         end = position
     return {
-        "waiting": log.lag(groups.REPLAY, Topic.DEAD, 0),
+        "waiting": log.lag(groups.REPLAY, Topic.DEAD, 0) if project is None else None,
         "letters": [
             {
                 "received_at": int(letter["received_at"].timestamp() * 1_000),
@@ -62,7 +62,7 @@ def dead_letters(log: Log, *, limit: int, reason: Reason | None = None) -> dict[
     }
 
 
-def _between(log: Log, position: int, end: int, reason: Reason | None) -> list[Mapping[str, Any]]:
+def _between(log: Log, position: int, end: int, reason: Reason | None, project: str | None) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     while position < end:
         frames = log.read(Topic.DEAD, 0, position, events_max=_READ_EVENTS, to_offset=end)
@@ -70,6 +70,10 @@ def _between(log: Log, position: int, end: int, reason: Reason | None) -> list[M
             break
         for stored in frames:
             rows = frame.decode(stored).to_pylist()
-            found += [row for row in rows if reason is None or row["reason"] == reason]
+            found += [
+                row
+                for row in rows
+                if (reason is None or row["reason"] == reason) and (project is None or row.get("project") == project)
+            ]
         position = frames[-1].offset + 1
     return found

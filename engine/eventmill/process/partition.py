@@ -19,7 +19,7 @@ import pyarrow as pa
 from eventmill.core import frame, ledger
 from eventmill.core.errors import StateError
 from eventmill.core.log import Count, Frame, Log, StoredFrame
-from eventmill.core.schema import DEAD, EVENT, RAW, Hop, Topic
+from eventmill.core.schema import DEAD, EVENT, LOGGED, Hop, Topic
 from eventmill.core.stage import Outcome, Stage, StatefulStage, in_folds
 from eventmill.process.checkpoint import Checkpoints, Snapshot
 from eventmill.process.letters import with_offsets
@@ -129,7 +129,7 @@ class PartitionState:
     def _fold(
         self, frames: Sequence[StoredFrame], stages: Sequence[Stage | StatefulStage]
     ) -> tuple[pa.RecordBatch, list[pa.RecordBatch], list[pa.RecordBatch]]:
-        raw = events = frame.decode_all(frames, RAW)
+        raw = events = frame.decode_all(frames, LOGGED)
         suspects: list[pa.RecordBatch] = []
         rejects: list[pa.RecordBatch] = []
         for stage in stages:

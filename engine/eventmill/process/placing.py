@@ -11,7 +11,7 @@ from eventmill.kernels.partition import by_key
 
 
 def raw_frames(events: pa.RecordBatch, partitions: int) -> list[Frame]:
-    """The events (RAW) as a frame for each partition that gets any."""
+    """The events (LOGGED) as a frame for each partition that gets any."""
     return [
         frame.encode(Topic.RAW, part, partition=partition)
         for partition, part in by_key(events, "device_id", partitions)

@@ -25,6 +25,7 @@ from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import HttpConfig, IngestConfig
 from eventmill.core.errors import BodyError, ConfigError, StateError
 from eventmill.core.log import Log
+from eventmill.core.projects import stamped
 from eventmill.core.schema import DEAD, Flag, Hop, Reason, Topic
 from eventmill.process.letters import fingerprint
 from eventmill.process.placing import raw_frames
@@ -201,6 +202,7 @@ def _judge(
         place = accepted if taken else refused if rejected else dead
         place.append(letter)
     events, rejects = decoder.finish()
+    events = stamped(events, [(letter["project"], row) for row, letter in enumerate(accepted, 1)])
     for letter, row in zip(refused, rejects.select(["reason", "detail"]).to_pylist(), strict=True):
         dead.append(letter | row | dict.fromkeys(("schema", "path", "rule")) | {"stage": "ingest"})
     broken = refusals(events, rules.blocked, None if rules.ruling is None else rules.ruling.judge(events))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from eventmill.core import frame, groups, ledger
 from eventmill.core.log import Log
-from eventmill.core.schema import RAW, Flag, Hop, Topic
+from eventmill.core.schema import LOGGED, Flag, Hop, Topic
 from eventmill.process.placing import raw_frames
 
 PARTITION = 0
@@ -61,7 +61,7 @@ class Rescue:
         frames = self._log.read(Topic.SUSPECTS, PARTITION, self._position, events_max=self._batch_events_max)
         # Suspects that came after the barrier may have twins beyond it; those frames wait for the next step.
         frames = [stored for stored in frames if stored.offset < self._barrier]
-        suspects = frame.decode_all(frames, RAW)
+        suspects = frame.decode_all(frames, LOGGED)
         found = self._twins.contains(
             suspects.column("event_id"), suspects.column("event"), suspects.column("timestamp")
         )

@@ -82,7 +82,8 @@ def _about(reason: Reason, detail: str, event: str) -> dict[str, Any]:
 def _letters(batch: pa.RecordBatch, refused: dict[int, dict[str, Any]]) -> pa.RecordBatch:
     rows = sorted(refused)
     letters = [
-        refused[number] | {"payload": client_event(row), "received_at": row["received_at"], "event_id": row["event_id"]}
+        refused[number]
+        | {"payload": client_event(row), **{name: row.get(name) for name in ("received_at", "event_id", "project")}}
         for number, row in zip(rows, batch.take(pa.array(rows, pa.int64())).to_pylist(), strict=True)
     ]
     return pa.RecordBatch.from_pylist(letters, DEAD)

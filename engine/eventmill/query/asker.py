@@ -29,6 +29,20 @@ _ROW_BYTES: Final = (
 Estimate = dict[str, int]
 
 
+class TooManyRows(QueryError):
+    """A question that would read too many rows. ``rows`` is the estimate, ``most`` the limit, ``hint`` what would fit."""
+
+    def __init__(self, rows: int, most: int, hint: str) -> None:
+        super().__init__(
+            f"the query would read about {rows:,} rows without an aggregate to answer from; {most:,} are the most: {hint}"
+        )
+        self.rows, self.most, self.hint = rows, most, hint
+
+    def facts(self) -> dict[str, Any]:
+        """What the answer's body tells beside the message."""
+        return {"estimated_rows": self.rows, "rows_max": self.most, "hint": self.hint}
+
+
 class Store(Protocol):
     """What is asked of the real-time store. Every method may raise ``StoreError`` with ClickHouse's code."""
 
@@ -71,6 +85,8 @@ class Asker:
             "result_overflow_mode": "throw",
             "max_memory_usage": config.memory_bytes_max,
         }
+        #: For what we ask about a question: that takes as many rows as it takes.
+        self.about = {name: value for name, value in self.limits.items() if name != "max_result_rows"}
 
     def run(self, ask: Callable[[], Any], *, theirs: bool = False) -> Any:
         """Tells the querier's mistakes (``QueryError``) from the store's troubles (``StoreError``).
@@ -112,7 +128,7 @@ class Asker:
 
     def rows_read(self, text: str, parameters: dict[str, Any], *, theirs: bool = False) -> Estimate:
         """Rows in the parts and granules of the real-time store that ClickHouse would read."""
-        rows = self.run(lambda: self.store.explain_readonly("ESTIMATE", text, parameters, self.limits), theirs=theirs)
+        rows = self.run(lambda: self.store.explain_readonly("ESTIMATE", text, parameters, self.about), theirs=theirs)
         found: Estimate = {}
         for database, table, _, count, *_ in (row for row in rows if len(row) > 3):
             name = f"{database}.{table}"
@@ -133,10 +149,7 @@ class Asker:
     def refuse(self, rows: int, hint: str) -> None:
         """Raises ``QueryError`` when so many rows are too many."""
         if rows > self._config.scan_rows_max:
-            raise QueryError(
-                f"the query would read about {rows:,} rows without an aggregate to answer from; "
-                f"{self._config.scan_rows_max:,} are the most: {hint}"
-            )
+            raise TooManyRows(rows, self._config.scan_rows_max, hint)
 
 
 def _reason(error: StoreError) -> str:

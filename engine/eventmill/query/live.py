@@ -110,7 +110,7 @@ class LiveTail:
             f"ORDER BY log_offset DESC, timestamp DESC, event_id LIMIT {EVENTS_MAX + 1}"
         )
         asker = self._asker
-        table = asker.run(lambda: asker.store.query_arrow(sql, parameters.values, asker.limits))
+        table = asker.run(lambda: asker.store.query_arrow(sql, parameters.values, asker.about))
         answer = Answer(table, {}).as_dict()
         return [dict(zip(answer["columns"], row, strict=True)) for row in reversed(answer["rows"])]
 

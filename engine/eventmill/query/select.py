@@ -26,15 +26,22 @@ class Checked:
     unbounded: bool
 
 
+class Shown:
+    """Which snapshot of the lake stands as ``lake.events``; one for all who read it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.source: str | None = None
+
+
 class Selects:
     """Safe to share between threads. ``lake_source`` gives the lake as a FROM expression, or null while there is none."""
 
-    def __init__(self, asker: Asker, lake_source: Callable[[], str | None]) -> None:
+    def __init__(self, asker: Asker, lake_source: Callable[[], str | None], shown: Shown | None = None) -> None:
         self._asker = asker
         self._lake_source = lake_source
         self._functions: guard.Functions | None = None
-        self._lake_lock = threading.Lock()
-        self._lake_shown: str | None = None
+        self.shown = shown or Shown()
 
     def check(self, body: Any) -> Checked:
         """A request's body: ``{"query", "parameters"}``. Raises ``QueryError``."""
@@ -60,16 +67,16 @@ class Selects:
 
     def answer(self, query: Checked) -> pa.Table:
         """The query's own columns."""
-        kinds = self._run(f"DESCRIBE ({query.text})", query.parameters)
-        table = self._run(query.text, query.parameters)
+        kinds = self._run(f"DESCRIBE ({query.text})", query.parameters, self._asker.about)
+        table = self._run(query.text, query.parameters, self._asker.limits)
         if not table.num_columns:
             table = pa.table({name: pa.array([], pa.null()) for name in kinds.column("name").to_pylist()})
         described = dict(zip(kinds.column("name").to_pylist(), kinds.column("type").to_pylist(), strict=True))
         return typed(table, described)
 
-    def _run(self, text: str, parameters: dict[str, Any]) -> pa.Table:
+    def _run(self, text: str, parameters: dict[str, Any], limits: dict[str, Any]) -> pa.Table:
         asker = self._asker
-        return asker.run(lambda: asker.store.query_readonly(text, parameters, asker.limits), theirs=True)
+        return asker.run(lambda: asker.store.query_readonly(text, parameters, limits), theirs=True)
 
     def _checked(self, query: str, parameters: dict[str, Any]) -> str:
         asker = self._asker
@@ -77,7 +84,7 @@ class Selects:
             self._functions = guard.Functions(asker.store.query_arrow(guard.FUNCTIONS).to_pylist())
         spelt = asker.run(lambda: asker.store.query_arrow(guard.CANONICAL, {"query": query}), theirs=True)
         text = str(spelt.column(0)[0])
-        lines = asker.run(lambda: asker.store.explain_readonly("AST", text, parameters, asker.limits), theirs=True)
+        lines = asker.run(lambda: asker.store.explain_readonly("AST", text, parameters, asker.about), theirs=True)
         guard.check_syntax_tree(["\t".join(line) for line in lines], self._functions)
         return text
 
@@ -86,13 +93,13 @@ class Selects:
         source = self._lake_source()
         if source is None:
             raise QueryError("there is no lake.events yet: nothing has been stored in the lake")
-        with self._lake_lock:
-            if source != self._lake_shown:
+        with self.shown.lock:
+            if source != self.shown.source:
                 # A table, because a read-only connection may not call the table function itself.
                 store = self._asker.store
                 store.command(f"CREATE DATABASE IF NOT EXISTS {guard.LAKE[0]}")
                 store.command(f"CREATE OR REPLACE TABLE {'.'.join(guard.LAKE)} AS {source}")
-                self._lake_shown = source
+                self.shown.source = source
 
 
 def _parameters(given: Any, known: frozenset[str]) -> dict[str, Any]:

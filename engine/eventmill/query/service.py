@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 import pyarrow as pa
+import xxhash
 
-from eventmill.core.clock import now_ms
+from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError, StoreError
-from eventmill.core.threads import name_thread
 from eventmill.net.messages import Request, Response
 from eventmill.query import funnel, paths, retention, sessions, timeline, trends
-from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store
+from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store, TooManyRows
+from eventmill.query.lanes import FairPool
 from eventmill.query.live import LiveTail
+from eventmill.query.project import ProjectStore, lake_of
 from eventmill.query.render import Answer, iso
 from eventmill.query.routing import Route, route
 from eventmill.query.scan import Question
 from eventmill.query.select import Selects
+
+logger = logging.getLogger(__name__)
 
 PREFIX: Final = "/v1/query/"
 BODY_BYTES_MAX: Final = 262_144
@@ -74,21 +78,41 @@ class QueryService:
         watermark: Callable[[], int | None] = lambda: None,
         lake_size: Callable[[], dict[str, int] | None] = lambda: None,
         clock: Callable[[], int] = now_ms,
+        pool: FairPool | None = None,
+        caller: str | None = None,
     ) -> None:
         # chdb reads a lake only below the working directory, which it looks up at every query.
         os.chdir("/")
         self._store = store
         self._lake_source = lake_source
-        self._config = config
+        self.config = config
+        self._caller = caller
+        self._slow_s = parse_duration_ms(config.slow) / 1_000
         self._window_ms = window_ms
         self._watermark = watermark
         self._lake_size = lake_size
         self._clock = clock
-        self._pool = ThreadPoolExecutor(config.concurrency_max, "query", name_thread, ("query",))
+        self._pool = pool or FairPool(config.concurrency_max)
+        self._lane = self._pool.lane(config.concurrency_max)
         self._places = threading.BoundedSemaphore(config.concurrency_max * (1 + WAITING_PER_PLACE))
         self._asker = Asker(store, config)
         self._selects = Selects(self._asker, lake_source)
-        self.live = LiveTail(self._asker, self._pool)
+        self.live = LiveTail(self._asker, self._lane)
+
+    def narrowed(self, config: QueryConfig, *, project: str | None, caller: str) -> QueryService:
+        """The same stores and threads for one caller: other limits, a lane of its own, one project's events (null: all).
+
+        Nothing else is shared, so what this one remembers of its answers is never seen by another.
+        """
+        store, source = self._store, self._lake_source
+        if project is not None:
+            store, source = ProjectStore(store, project), lake_of(project, source)
+        made = QueryService(
+            store, source, config, window_ms=self._window_ms, watermark=self._watermark, lake_size=self._lake_size,
+            clock=self._clock, pool=self._pool, caller=caller,
+        )  # fmt: skip
+        made._selects = Selects(made._asker, self._lake_source, self._selects.shown)
+        return made
 
     async def handle(self, request: Request) -> Response:
         """A ``net.messages.Handler`` for everything below ``/v1/query/``."""
@@ -104,25 +128,49 @@ class QueryService:
         except orjson.JSONDecodeError as error:
             return Response.error(400, f"the body is not JSON: {error}")
         if not self._places.acquire(blocking=False):
-            return Response.error(503, "too many queries are waiting; try again", {"Retry-After": "1"})
+            return self._crowded()
         explains = request.query.get("explain", "0") not in ("", "0")
         accept = request.headers.get("accept", "")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._respond, kind, body, accept, explains)
+        return await loop.run_in_executor(self._lane, self._respond, kind, body, accept, explains)
+
+    def _crowded(self) -> Response:
+        if self._caller is None:
+            return Response.error(503, "too many queries are waiting; try again", {"Retry-After": "1"})
+        most = self.config.concurrency_max
+        return Response.error(
+            429,
+            f"this key has {most} queries running and {most * WAITING_PER_PLACE} waiting; ask again when some are answered",
+            {"Retry-After": "1"},
+        )
 
     def _respond(self, kind: str, body: Any, accept: str, explains: bool) -> Response:
+        started = time.monotonic()
         try:
             if explains:
                 return Response.json(200, self.explain(kind, body))
             return self.answer(kind, body).response(accept)
+        except TooManyRows as error:
+            return Response.json(400, {"success": False, "error": str(error), **error.facts()})
         except QueryError as error:
             return Response.error(400, str(error))
         except StoreError as error:
             if error.code == OUT_OF_TIME:
-                return Response.error(504, f"the query took over {self._config.seconds_max} s; narrow its time range")
+                return Response.error(504, f"the query took over {self.config.seconds_max} s; narrow its time range")
             return Response.error(503, f"the store cannot answer now: {error}", {"Retry-After": "1"})
         finally:
             self._places.release()
+            self._log_slow(kind, body, time.monotonic() - started)
+
+    def _log_slow(self, kind: str, body: Any, seconds: float) -> None:
+        """What took long, by a digest of the question: its values may be people's."""
+        if seconds >= self._slow_s:
+            asked = xxhash.xxh3_64_hexdigest(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+            span = [str(body.get(key))[:40] for key in ("from", "to")] if isinstance(body, dict) else []
+            logger.warning(
+                "slow query: %s %s took %.2f s (key %s, from %s)",
+                kind, asked, seconds, self._caller or "none", " to ".join(span),
+            )  # fmt: skip
 
     def ask(self, kind: str, body: Any) -> dict[str, Any]:
         """As ``POST /v1/query/<kind>`` with this body. Raises ``QueryError``, ``StoreError``."""
@@ -171,7 +219,7 @@ class QueryService:
             return _Ready(
                 query.stores, None, estimate, query.text, query.parameters, lambda: (self._selects.answer(query), {})
             )
-        question = KINDS[kind](body, self._config.result_rows_max, self._clock())
+        question = KINDS[kind](body, self.config.result_rows_max, self._clock())
         source = self._lake_source()
         way = self._route(question, source)
         plan = question.plan(way, source)
@@ -195,4 +243,4 @@ class QueryService:
 
     def close(self) -> None:
         """Wait for running queries and stop."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()

@@ -11,6 +11,7 @@ import orjson
 
 from eventmill.core.errors import EventmillError, QueryError
 from eventmill.core.schema import Reason
+from eventmill.net.grants import CALLER
 from eventmill.net.messages import Request, Response
 from eventmill.observe.pipeline import SAMPLES_MAX
 from eventmill.query.live import PATH as LIVE
@@ -30,10 +31,17 @@ class EngineApi:
 
     async def handle(self, request: Request) -> Response:
         """Route by path; slow work runs in threads."""
+        caller = request.headers.get(CALLER)
+        try:
+            grant, query = self._engine.callers.grant(caller), self._engine.callers.of(caller)
+        except KeyError:
+            return Response.error(
+                403, f"this process knows no key called {str(caller)[:70]}; give all the same access.keys"
+            )
         if request.path.startswith("/v1/query/"):
-            return await self._engine.query.handle(request)
+            return await query.handle(request)
         if request.path == LIVE:
-            return await self._engine.query.live.handle(request)
+            return await query.live.handle(request)
         try:
             if request.path.startswith(_TRACE):
                 text = unquote(request.path.removeprefix(_TRACE))
@@ -48,7 +56,8 @@ class EngineApi:
                 return Response.json(200, await asyncio.to_thread(self._engine.pipeline, _hours(request)))
             if request.path == "/v1/dead":
                 limit, reason = _letters(request)
-                return Response.json(200, await asyncio.to_thread(self._engine.dead_letters, limit, reason))
+                project = None if grant is None else grant.project
+                return Response.json(200, await asyncio.to_thread(self._engine.dead_letters, limit, reason, project))
             if request.path == "/v1/replay" and request.method == "POST":
                 return Response.json(200, await asyncio.to_thread(self._engine.replay, _reasons(request.body)))
             if request.path == "/v1/flush" and request.method == "POST":

@@ -15,7 +15,7 @@ from eventmill.core import frame, groups, ledger
 from eventmill.core.config import Config
 from eventmill.core.errors import ConfigError, StateError
 from eventmill.core.log import Log
-from eventmill.core.schema import RAW, Flag, Hop, Topic
+from eventmill.core.schema import LOGGED, Flag, Hop, Topic
 from eventmill.serve.engine import Engine
 from eventmill.serve.engine_log import open_log
 from eventmill.serve.folder import DataFolder, existing
@@ -85,13 +85,13 @@ def _copy(config: Config, fresh: Config, since_ms: int, until_ms: int) -> int:
 def _batches(log: Log, since_ms: int, until_ms: int) -> Iterator[pa.RecordBatch]:
     """Raw rows of the range, in order. What was put back after a look-up stands in raw twice, and is looked up again."""
     position, end = log.start_offset(Topic.RAW, 0), log.end_offset(Topic.RAW, 0)
-    place = RAW.get_field_index("flags")
+    place = LOGGED.get_field_index("flags")
     while position < end:
         frames = log.read(Topic.RAW, 0, position, events_max=_READ_EVENTS, to_offset=end)
         position = frames[-1].offset + 1
-        batch = frame.decode_all(frames, RAW)
+        batch = frame.decode_all(frames, LOGGED)
         received = batch.column("received_at").cast(pa.int64())
         batch = batch.filter(pc.and_(pc.greater_equal(received, since_ms), pc.less(received, until_ms)))
         if batch.num_rows:
             flags = pc.bit_wise_and(batch.column(place), pa.scalar(~int(Flag.RESCUED), pa.int32()))
-            yield batch.set_column(place, RAW.field(place), flags)
+            yield batch.set_column(place, LOGGED.field(place), flags)

@@ -24,6 +24,7 @@ from eventmill.core.tail import Tail
 from eventmill.generate.oracle import Verdict, judge, stored_rows
 from eventmill.generate.truth import TruthFile
 from eventmill.lake.table import Lake
+from eventmill.net.grants import parse
 from eventmill.observe import metrics, pipeline
 from eventmill.observe.audit import Audit, Stored, balance, flights
 from eventmill.observe.trace import trace
@@ -32,6 +33,7 @@ from eventmill.process.replay import Rules, Wanted, replay_dead
 from eventmill.process.rescue import Rescue
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
+from eventmill.query.callers import Callers
 from eventmill.query.service import QueryService
 from eventmill.serve.dimensions import Counted
 from eventmill.serve.engine_log import open_log
@@ -154,6 +156,7 @@ class Engine:
             watermark=self.stores.lake.watermark,
             lake_size=self.stores.lake.size,
         )
+        self.callers = Callers(self.query, parse(config.access.keys))
         self._workers = [
             self._worker("realtime", self._realtime.recover, self._step_realtime, metrics.STORED.labels("realtime")),
             self._worker("lake", self._lake.recover, self._step_lake, metrics.STORED.labels("lake")),
@@ -258,9 +261,9 @@ class Engine:
             "compact_interval_ms": parse_duration_ms(self.config.lake.compact_interval),
         }
 
-    def dead_letters(self, limit: int, reason: Reason | None) -> dict[str, Any]:
-        """The newest dead letters, with their bytes."""
-        return pipeline.dead_letters(self.stores.log, limit=limit, reason=reason)
+    def dead_letters(self, limit: int, reason: Reason | None, project: str | None = None) -> dict[str, Any]:
+        """The newest dead letters, with their bytes; of one project only, if one is named."""
+        return pipeline.dead_letters(self.stores.log, limit=limit, reason=reason, project=project)
 
     def replay(self, reasons: frozenset[str]) -> dict[str, Any]:
         """Dead letters' second chance under today's settings; one replay at a time."""

@@ -114,7 +114,7 @@ class _Pages:
         if self._api is not None and self._dashboard is not None:
             if self._dashboard.answers(request.path):
                 return self._dashboard.answer(request)
-            return self._access.refuse(request) or await self._api(request)
+            return self._access.refuse(request) or await self._api(self._access.identified(request))
         return Response.error(404, f"there is no {request.path} here; there are {', '.join(_OWN)}")
 
 

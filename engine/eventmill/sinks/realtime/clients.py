@@ -47,7 +47,7 @@ class Clients:
 
         Raises ``StoreError`` with ClickHouse's code.
         """
-        clause = ", ".join(f"{name} = {value!r}" for name, value in (settings or {}).items())
+        clause = ", ".join(f"{name} = {_literal(value)}" for name, value in (settings or {}).items())
         return self._arrow((), f"{statement} SETTINGS {clause}" if clause else statement, parameters)
 
     def query_readonly(
@@ -111,7 +111,7 @@ class Clients:
             client.database = self._database
             client.raw_query("SELECT 1")
             for name, value in limits:
-                client.command(f"SET {name} = '{value}'")
+                client.command(f"SET {name} = {_literal(value)}")
             client.command("SET readonly = 1")
         with self._lock:
             self._all.append(client)
@@ -128,3 +128,8 @@ class Clients:
             self._idle.clear()
         for client in clients:
             client.close()
+
+
+def _literal(value: Any) -> str:
+    """A setting's value in SQL."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if isinstance(value, str) else repr(value)

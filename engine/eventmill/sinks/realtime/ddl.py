@@ -50,17 +50,18 @@ MINUTES: Final = RollUp(
         minute DateTime('UTC'),
         event LowCardinality(String),
         platform LowCardinality(Nullable(String)),
+        project LowCardinality(Nullable(String)),
         events SimpleAggregateFunction(sum, UInt64),
         devices {distinct_type("String")},
         users {distinct_type("Nullable(String)")},
         sessions {distinct_type("Int64")},
         offset_max SimpleAggregateFunction(max, UInt64)""",
-    order="event, minute, platform",
+    order="event, minute, platform, project",
     partition="toYYYYMM(toStartOfMinute(timestamp))",
-    select=f"""toStartOfMinute(timestamp) AS minute, event, platform, count() AS events,
+    select=f"""toStartOfMinute(timestamp) AS minute, event, platform, project, count() AS events,
         {distinct_state("device_id")} AS devices, {distinct_state("user_id")} AS users,
         {distinct_state("session_id")} AS sessions, max(log_offset) AS offset_max""",
-    group="minute, event, platform",
+    group="minute, event, platform, project",
 )
 # A session that goes on past midnight has a row for each day, so that days can be dropped; readers group by session_id.
 SESSIONS: Final = RollUp(
@@ -69,17 +70,18 @@ SESSIONS: Final = RollUp(
     columns=f"""
         session_id Int64,
         day Date,
+        project LowCardinality(Nullable(String)),
         device_id SimpleAggregateFunction(any, String),
         user_id SimpleAggregateFunction(max, Nullable(String)),
         started SimpleAggregateFunction(min, {_TIME_TYPE}),
         ended SimpleAggregateFunction(max, {_TIME_TYPE}),
         events SimpleAggregateFunction(sum, UInt64),
         offset_max SimpleAggregateFunction(max, UInt64)""",
-    order="session_id, day",
+    order="session_id, day, project",
     partition="toYYYYMM(toDate(timestamp))",
-    select="""session_id, toDate(timestamp) AS day, any(device_id) AS device_id, max(user_id) AS user_id,
+    select="""session_id, toDate(timestamp) AS day, project, any(device_id) AS device_id, max(user_id) AS user_id,
         min(timestamp) AS started, max(timestamp) AS ended, count() AS events, max(log_offset) AS offset_max""",
-    group="session_id, day",
+    group="session_id, day, project",
 )
 ROLL_UPS: Final = (MINUTES, SESSIONS)
 _PARTITION_OF_ROLL_UP: Final = {MINUTES.name: "toYYYYMM(minute)", SESSIONS.name: "toYYYYMM(day)"}

@@ -63,7 +63,7 @@ export async function arrow(path, body, signal) {
 }
 
 /** An answer of server-sent events: calls `onevent(data, kind, id)` for each until it ends; `data` is null where only the id goes on. */
-export async function stream(path, body, onevent, signal) {
+export async function stream(path, body, onevent, signal, again = true) {
   const sends = body !== null;
   const answer = await fetch(path, {
     method: sends ? "POST" : "GET",
@@ -72,6 +72,7 @@ export async function stream(path, body, onevent, signal) {
     headers: headers({ Accept: "text/event-stream", ...(sends ? { "Content-Type": "application/json" } : {}) }),
     signal,
   });
+  if (answer.status === 401 && again && (await askForKey())) return stream(path, body, onevent, signal, false);
   if (!answer.ok) throw new ApiError(answer.status, await words(answer));
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

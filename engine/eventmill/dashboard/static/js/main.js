@@ -76,7 +76,8 @@ function beat() {
       const { in_flight: waiting } = await get("/v1/status");
       if (waiting) text = `Connected, ${compact(waiting)} in flight`;
     } catch (error) {
-      [state, text] = ["bad", error.status ? error.message : "The server does not answer"];
+      // A project's key is not told of the whole server: that it was refused shows that the server answers.
+      if (error.status !== 403) [state, text] = ["bad", error.status ? error.message : "The server does not answer"];
     }
     place.dataset.state = state;
     if (place.textContent !== text) fill(place, text);

@@ -1,0 +1,75 @@
+"""One project's view of the stores: whatever is asked through it, ClickHouse itself leaves out every other project's rows.
+
+``additional_table_filters`` puts a condition behind each table of a query, wherever the table stands in it, before anything
+else sees a row (https://clickhouse.com/docs/operations/settings/settings#additional_table_filters). On the connections for
+SQL that others wrote the setting is fixed by ``readonly = 1``. The lake's files, which our own statements read by a table
+function, get the same condition in a subquery of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+
+from eventmill.query.asker import LAKE, Store
+from eventmill.query.sql import DATABASE, TABLES
+
+_SETTING: Final = "additional_table_filters"
+
+
+def condition(project: str) -> str:
+    """SQL that holds for the project's rows only. A project's name has no character that would need escaping."""
+    if not project.replace("_", "").replace(".", "").replace("-", "").isalnum() or not project.isascii():
+        raise ValueError(f"{project!r} is no project's name")
+    return f"project = '{project}'"
+
+
+def filters(project: str) -> str:
+    """The setting's value."""
+    of_row = condition(project).replace("'", "\\'")
+    tables = (*(f"{DATABASE}.{table}" for table in TABLES), LAKE)
+    return "{" + ", ".join(f"'{table}': '{of_row}'" for table in tables) + "}"
+
+
+def lake_of(project: str, source: Callable[[], str | None]) -> Callable[[], str | None]:
+    """The lake's rows of the project as a FROM expression."""
+
+    def narrowed() -> str | None:
+        whole = source()
+        return None if whole is None else f"(SELECT * FROM {whole} WHERE {condition(project)})"
+
+    return narrowed
+
+
+class ProjectStore:
+    """A ``query.asker.Store`` that shows one project's rows."""
+
+    def __init__(self, store: Store, project: str) -> None:
+        self._store = store
+        self._fixed = {_SETTING: filters(project)}
+
+    def query_arrow(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> pa.Table:
+        """See ``Store``."""
+        return self._store.query_arrow(sql, parameters, {**(settings or {}), **self._fixed})
+
+    def query_readonly(self, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> pa.Table:
+        """See ``Store``."""
+        return self._store.query_readonly(sql, parameters, {**settings, **self._fixed})
+
+    def explain_readonly(
+        self, kind: str, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+    ) -> list[list[str]]:
+        """See ``Store``."""
+        return self._store.explain_readonly(kind, sql, parameters, {**settings, **self._fixed})
+
+    def command(self, statement: str) -> None:
+        """See ``Store``."""
+        self._store.command(statement)
+
+    def stored_through(self) -> int:
+        """See ``Store``."""
+        return self._store.stored_through()
