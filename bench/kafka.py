@@ -7,7 +7,7 @@ dimensions besides; the others with a message an event. CPU time is the client p
 
 from __future__ import annotations
 
-import json
+import os
 import statistics
 import tempfile
 import time
@@ -20,7 +20,7 @@ from typing import Any, Final
 import orjson
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from bench import machine
+from bench import machine, peers
 from bench.decode import make_events, to_bodies
 from eventmill._native.decode import Decoder
 from eventmill.core import frame, ledger
@@ -35,9 +35,10 @@ from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.serve.processing import build_processing
 from eventmill.serve.tuning import tune
+from testbed import flink
 from testbed.kafka import Kafka
 
-_PARTITIONS: Final = 4
+_PARTITIONS: Final = peers.PARTITIONS
 _GAP_MS: Final = 30 * 60_000
 _START_MS: Final = 1_795_000_000_000
 #: Events in a transaction of the loop; more made it no faster.
@@ -48,19 +49,26 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
     """All three parts, each with its peers, in turn."""
     if not smoke:
         tune()
-    events, few, runs = (2_000, 500, 1) if smoke else (1_000_000, 100_000, 3)
+    events, few, many, runs = (2_000, 500, 0, 1) if smoke else (1_000_000, 100_000, 300_000, 3)
     with Kafka(1, fast_start=smoke, heap_mib=1024) as kafka, tempfile.TemporaryDirectory() as name:
-        rows: dict[str, list[dict[str, float]]] = {"ingest": [], "process": [], "loop": []}
+        rows: dict[str, list[dict[str, float]]] = {"ingest": [], "process": [], "loop": [], "quix": [], "flink": []}
+        others: dict[str, peers.Peer] = {}
         for number in range(runs):
             bodies = to_bodies(make_events(events, number), 100)
             config = _config(kafka, Path(name) / str(number))
-            rows["ingest"].append(ingest(config, bodies, events))
-            rows["process"].append(process(config, events))
+            rows["ingest"].append(ingest(kafka, config, bodies, events))
+            rows["process"].append(process(kafka, config, events))
             rows["loop"].append(loop(kafka, bodies[: few // 100], few))
+            # What they take to start is more than a smoke run may.
+            for name, taken in (("quix", bodies[: few * bool(many) // 100]), ("flink", bodies[: many // 100])):
+                if taken and number < 2:
+                    peer = others[name] = others.get(name) or peers.Peer(kafka, name, taken, 100)
+                    rows[name].append(peer.measure(taken))
     return {
         "question": "events a second and core from Kafka to Kafka, exactly once",
-        "machine": machine.describe("confluent_kafka", "orjson", "pyarrow"),
-        "events": {"ingest": events, "process": events, "loop": few},
+        "machine": machine.describe("confluent_kafka", "orjson", "pyarrow", "quixstreams"),
+        "flink": flink.VERSION,
+        "events": {"ingest": events, "process": events, "loop": few, "quix": few, "flink": many},
         "runs": runs,
         "rows": rows,
     }
@@ -79,24 +87,29 @@ def _config(kafka: Kafka, data: Path) -> Config:
     return config
 
 
-def _measured(events: int, work: Callable[[], int]) -> dict[str, float]:
-    """``work`` gives the bytes that it has written."""
-    cpu, begun = time.process_time(), time.perf_counter()
-    size = work()
+def _measured(kafka: Kafka, events: int, work: Callable[[], object]) -> dict[str, float]:
+    brokers, cpu, begun = _broker_s(kafka), time.process_time(), time.perf_counter()
+    work()
     wall = time.perf_counter() - begun
     return {
         "cpu_ns": round((time.process_time() - cpu) / events * 1e9),
+        "broker_ns": round((_broker_s(kafka) - brokers) / events * 1e9),
         "events_s": round(events / wall),
-        "bytes": round(size / events, 1),
     }
 
 
-def ingest(config: Config, bodies: list[bytes], events: int) -> dict[str, float]:
+def _broker_s(kafka: Kafka) -> float:
+    """CPU seconds of the broker so far."""
+    fields = Path(f"/proc/{kafka.nodes[0].server.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def ingest(kafka: Kafka, config: Config, bodies: list[bytes], events: int) -> dict[str, float]:
     """Bodies to durable frames, as an ingest worker does it, 50,000 events a commit."""
     log = KafkaLog(config)
 
-    def work() -> int:
-        size, decoder = 0, Decoder()
+    def work() -> None:
+        decoder = Decoder()
         for number, body in enumerate(bodies, 1):
             decoder.append(body, _START_MS + 600_000)
             if decoder.rows < 50_000 and number < len(bodies):
@@ -109,16 +122,20 @@ def ingest(config: Config, bodies: list[bytes], events: int) -> dict[str, float]
             ledger.counts(Hop.ACCEPTED, batch)
             with log.transaction() as transaction:
                 transaction.append(frames)
-            size += sum(len(each.payload) for each in frames)
-        return size
 
     try:
-        return _measured(events, work)
+        figures = _measured(kafka, events, work)
     finally:
         log.close()
+    sent = sum(map(len, bodies))
+    return {**figures, "bytes_in": round(sent / events, 1), "bytes": _size(kafka, config, Topic.RAW, events)}
 
 
-def process(config: Config, events: int) -> dict[str, float]:
+def _size(kafka: Kafka, config: Config, topic: Topic, events: int) -> float:
+    return round(peers.size(kafka, f"{config.log.prefix}.{topic}") / events, 1)
+
+
+def process(kafka: Kafka, config: Config, events: int) -> dict[str, float]:
     """Raw to enriched, by a processor that is alone in its group."""
     log = KafkaLog(config)
     book = SchemaBook(log, open_source(config), refresh_s=3600)
@@ -128,29 +145,30 @@ def process(config: Config, events: int) -> dict[str, float]:
     processing.recover()
     left = events
 
-    def work() -> int:
+    def work() -> None:
         nonlocal left
         while left > 0:
             left -= processing.step(0.1)
-        return 0
 
     try:
         left -= processing.step(0.1)
         while left == events:  # joining the group is no work
             left -= processing.step(0.1)
-        figures = _measured(max(left, 1), work)  # a tiny run may be over by now
-        stored, size = 0, 0
+        figures = _measured(kafka, max(left, 1), work)  # a tiny run may be over by now
+        stored = 0
         for partition in range(_PARTITIONS):
             position, end = 0, log.next_offset(Topic.ENRICHED, partition)
             while log.end_offset(Topic.ENRICHED, partition) < end:
                 time.sleep(0.01)  # until the broker has written the last transaction's mark
             while frames := log.read(Topic.ENRICHED, partition, position, events_max=1 << 30, to_offset=end):
                 stored += sum(each.events for each in frames)
-                size += sum(len(each.payload) for each in frames)
                 position = frames[-1].offset + 1
         if stored < 0.99 * events:
             raise SystemExit(f"only {stored} of {events} events are enriched")
-        return {**figures, "bytes": round(size / stored, 1)}
+        wire = {
+            f"bytes{way}": _size(kafka, config, of, events) for way, of in (("_in", Topic.RAW), ("", Topic.ENRICHED))
+        }
+        return {**figures, **wire}
     finally:
         processing.close()
         dimensions.close()
@@ -160,20 +178,8 @@ def process(config: Config, events: int) -> dict[str, float]:
 
 def loop(kafka: Kafka, bodies: list[bytes], events: int) -> dict[str, float]:
     """The same job with confluent-kafka and orjson: a message an event, a set of ids, a dictionary of devices."""
-    source, target = (f"loop-{uuid.uuid4().hex[:8]}" for _ in range(2))
-    for topic in (source, target):
-        kafka.create(topic, _PARTITIONS)
-    feeding = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 50})
-    for body in bodies:
-        for event in json.loads(body)["batch"]:
-            while True:
-                try:
-                    feeding.produce(source, orjson.dumps(event), key=event.get("anonymousId") or event["userId"])
-                    break
-                except BufferError:
-                    feeding.poll(0.1)
-    if feeding.flush(60):
-        raise SystemExit("the events did not reach the topic")
+    source, target = peers.fill(kafka, bodies), f"loop-{uuid.uuid4().hex[:8]}"
+    kafka.create(target, _PARTITIONS)
     consumer = Consumer(
         {
             "bootstrap.servers": kafka.bootstrap, "group.id": source, "enable.auto.commit": False,
@@ -181,18 +187,28 @@ def loop(kafka: Kafka, bodies: list[bytes], events: int) -> dict[str, float]:
         }
     )  # fmt: skip
     consumer.assign([TopicPartition(source, each, 0) for each in range(_PARTITIONS)])
-    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": source, "linger.ms": 5})
+    producer = Producer(
+        {"bootstrap.servers": kafka.bootstrap, "transactional.id": source, "linger.ms": 5, "compression.type": "lz4"}
+    )
     producer.init_transactions()
     try:
-        return _measured(events, lambda: _looped(consumer, producer, target))
+        figures = _measured(kafka, events, lambda: _looped(consumer, producer, target))
     finally:
         consumer.close()
+    return {**figures, **_wire(kafka, source, target, events)}
 
 
-def _looped(consumer: Consumer, producer: Producer, target: str) -> int:
+def _wire(kafka: Kafka, source: str, target: str, events: int) -> dict[str, float]:
+    """Bytes an event of the record batches, as consumed and as produced."""
+    return {
+        f"bytes{way}": round(peers.size(kafka, topic) / events, 1) for way, topic in (("_in", source), ("", target))
+    }
+
+
+def _looped(consumer: Consumer, producer: Producer, target: str) -> None:
     seen: set[str] = set()
     sessions: dict[str, tuple[int, str]] = {}
-    ended, size = 0, 0
+    ended = 0
     while ended < _PARTITIONS:
         producer.begin_transaction()
         for message in consumer.consume(_LOOP_BATCH, 0.5):
@@ -212,7 +228,6 @@ def _looped(consumer: Consumer, producer: Producer, target: str) -> int:
             sessions[device] = max(at, last), session
             event["session_id"] = session
             value = orjson.dumps(event)
-            size += len(value)
             while True:
                 try:
                     producer.produce(target, value, key=event["event"])
@@ -222,27 +237,40 @@ def _looped(consumer: Consumer, producer: Producer, target: str) -> int:
         read = [each for each in consumer.position(consumer.assignment()) if each.offset >= 0]
         producer.send_offsets_to_transaction(read, consumer.consumer_group_metadata())
         producer.commit_transaction()
-    return size
 
 
 _NAMES: Final = {
     "ingest": "eventmill: bodies → raw, acks=all",
     "process": "eventmill: raw → enriched, transactional",
-    "loop": "confluent-kafka and orjson: the same, transactional",
+    "loop": "confluent-kafka and orjson: the same job, transactional",
+    "quix": "Quix Streams {quix}: the same job, exactly-once",
+    "flink": "Flink SQL {flink}: the same job, exactly-once",
 }
 
 
 def render(figures: dict[str, Any]) -> str:
     """The figures as Markdown."""
+    versions = {"quix": figures["machine"]["versions"]["quixstreams"], "flink": figures["flink"]}
     lines = [
-        "| one process, one broker | CPU ns an event (min to max) | events/s and core | by the clock | bytes out |"
+        "| one broker | CPU ns an event (min to max) | events/s and core | by the clock | bytes in | bytes out |",
+        "|---|---|---|---|---|---|",
     ]
-    lines.append("|---|---|---|---|---|")
+    middles = {}
     for row, runs in figures["rows"].items():
+        if not runs:
+            continue
         cpu = [run["cpu_ns"] for run in runs]
-        middle = statistics.median(cpu)
-        clock, size = (statistics.median(run[name] for run in runs) for name in ("events_s", "bytes"))
+        middle = middles[row] = statistics.median(cpu)
+        clock, inwards, outwards = (
+            statistics.median(run[name] for run in runs) for name in ("events_s", "bytes_in", "bytes")
+        )
         spread = f"{middle:,.0f} ({min(cpu):,.0f} to {max(cpu):,.0f})"
-        lines.append(f"| {_NAMES[row]} | {spread} | {1e9 / middle:,.0f} | {clock:,.0f} | {size:.0f} |")
-    ours, theirs = (statistics.median(run["cpu_ns"] for run in figures["rows"][row]) for row in ("process", "loop"))
-    return "\n".join([*lines, "", f"The processor takes 1/{theirs / ours:.0f} of the loop's CPU time an event."])
+        name = _NAMES[row].format(**versions)
+        lines.append(f"| {name} | {spread} | {1e9 / middle:,.0f} | {clock:,.0f} | {inwards:.0f} | {outwards:.0f} |")
+    others = [
+        f"1/{middles[name] / middles['process']:.0f} of {title}" for name, title in _OTHERS.items() if name in middles
+    ]
+    return "\n".join([*lines, "", f"The processor takes {', '.join(others)} CPU time an event."])
+
+
+_OTHERS: Final = {"loop": "the loop's", "quix": "Quix's", "flink": "Flink's"}

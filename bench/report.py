@@ -13,7 +13,9 @@ from typing import Any, Final
 import matplotlib as mpl
 
 RESULTS: Final = Path(__file__).parent / "results"
-PAGES: Final = tuple(Path(__file__).parents[1] / "docs" / name for name in ("performance.md", "dimensions.md"))
+PAGES: Final = tuple(
+    Path(__file__).parents[1] / "docs" / name for name in ("performance.md", "dimensions.md", "capacity.md")
+)
 IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 _SECTION: Final = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -22,10 +24,14 @@ def rendered(text: str) -> str:
     """The text with its sections made anew."""
 
     def section(found: re.Match[str]) -> str:
+        module = importlib.import_module(f"bench.{found[2]}")
         kept = RESULTS / f"{found[2]}.json"
-        if not kept.exists():
+        if hasattr(module, "derive"):
+            content = module.derive(RESULTS)
+        elif kept.exists():
+            content = module.render(json.loads(kept.read_text()))
+        else:
             return found[0]
-        content = importlib.import_module(f"bench.{found[2]}").render(json.loads(kept.read_text()))
         return f"{found[1]}{content}\n{found[3]}"
 
     return _SECTION.sub(section, text)

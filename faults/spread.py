@@ -154,7 +154,9 @@ class Spread:
         """An answer of the sink's; asked again while it says that the log is out of its reach."""
         if self._sink is None:
             raise RuntimeError("the sink is not started yet")
-        request = urllib.request.Request(f"{self._sink.url}{path}", method=method)
+        request = urllib.request.Request(
+            f"{self._sink.url}{path}", method=method, headers={"Content-Type": "application/json"}
+        )
         answers: list[bytes] = []
 
         def answered() -> bool:

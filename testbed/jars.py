@@ -30,7 +30,7 @@ def java() -> str:
     said = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stderr
     version = said.partition('"')[2].partition('"')[0]
     if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 17:
-        raise Unavailable(f"Kafka needs a JDK of version 17 or newer, java is {version or 'unknown'}; put one on PATH")
+        raise Unavailable(f"a JDK of version 17 or newer is needed, java is {version or 'unknown'}; put one on PATH")
     return path
 
 
@@ -41,12 +41,7 @@ def jars() -> Path:
         if not list(folder.glob("kafka_*.jar")):
             raise Unavailable(f"{folder} has no Kafka; unset KAFKA_HOME or point it to an unpacked release")
         return folder
-    folder = CACHE / f"kafka-{VERSION}"
-    if not folder.exists():
-        with locked("kafka"):
-            if not folder.exists():
-                _fetch(folder)
-    return folder
+    return fetched(f"kafka-{VERSION}", _POM, "unpack a release of Kafka and name its folder by KAFKA_HOME")
 
 
 def classpath() -> str:
@@ -54,12 +49,22 @@ def classpath() -> str:
     return f"{jars()}/*"
 
 
-def _fetch(folder: Path) -> None:
+def fetched(name: str, pom: str, cure: str) -> Path:
+    """The folder of a project's jars in the cache, from Maven Central at first. Raises Unavailable with ``cure``."""
+    folder = CACHE / name
+    if not folder.exists():
+        with locked(name):
+            if not folder.exists():
+                _fetch(folder, pom, cure)
+    return folder
+
+
+def _fetch(folder: Path, pom: str, cure: str) -> None:
     maven = program("mvn", "maven")
     draft = folder.with_name(folder.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    (draft / "pom.xml").write_text(_POM)
+    (draft / "pom.xml").write_text(pom)
     command = [
         maven, "-q", "-B", "-f", str(draft / "pom.xml"), "dependency:copy-dependencies", "-DincludeScope=runtime",
         f"-DoutputDirectory={draft}",
@@ -67,7 +72,6 @@ def _fetch(folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(
-            f"Kafka {VERSION} cannot be fetched from Maven Central; unpack a release of Kafka and name its folder by "
-            f"KAFKA_HOME: {(done.stdout + done.stderr)[-500:]}"
+            f"{folder.name} cannot be fetched from Maven Central; {cure}: {(done.stdout + done.stderr)[-500:]}"
         )
     draft.rename(folder)

@@ -13,13 +13,14 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from testbed.jars import classpath, java
@@ -27,6 +28,7 @@ from testbed.packages import CACHE, locked
 from testbed.process import READY_S, Server, eventually, free_port
 
 _ASK_S: Final = 5.0
+_CONSUME_S: Final = 0.2
 _LOGGING: Final = """status = error
 appender.console.type = Console
 appender.console.name = console
@@ -200,6 +202,28 @@ class Kafka:
             return len(seen.partitions) == partitions and all(one.leader > 0 for one in seen.partitions.values())
 
         eventually(led, lambda: f"{topic} has leaders")
+
+    def committed(self, topic: str, partitions: int) -> int:
+        """Messages of a topic as a read_committed consumer counts them."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap, "group.id": f"{topic}-count", "enable.auto.commit": False,
+                "enable.partition.eof": True, "isolation.level": "read_committed",
+            }
+        )  # fmt: skip
+        try:
+            consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
+            found, ended, last = 0, 0, time.monotonic()
+            while ended < partitions:
+                messages = consumer.consume(10_000, _CONSUME_S)
+                last = time.monotonic() if messages else last
+                if time.monotonic() - last > READY_S:
+                    raise TimeoutError(f"{topic} does not end")
+                ended += sum(message.error() is not None for message in messages)
+                found += sum(message.error() is None for message in messages)
+            return found
+        finally:
+            consumer.close()
 
     def leader(self, topic: str, partition: int) -> Node:
         """The broker that leads a partition now."""

@@ -13,13 +13,14 @@ import pytest
 import zstandard
 
 from eventmill.core import frame
-from eventmill.core.config import Config, HttpConfig, IngestConfig
+from eventmill.core.config import AccessConfig, Config, HttpConfig, IngestConfig
 from eventmill.core.errors import LogUnavailable
 from eventmill.core.schema import RAW, REJECT, Hop, Topic
-from eventmill.ingest.auth import WriteKeys
 from eventmill.ingest.committer import Committer
 from eventmill.ingest.endpoints import Endpoints
 from eventmill.log.local import LocalLog
+from eventmill.net.access import Access
+from eventmill.net.keys import WriteKeys
 from eventmill.net.proxy import Proxy
 from eventmill.net.server import HttpServer, reuse_port_socket
 
@@ -50,13 +51,15 @@ class Client:
 
 
 class Service:
-    def __init__(self, log, http=None, ingest=None):
+    def __init__(self, log, http=None, ingest=None, access=None):
         self.log, self.http, self.ingest = log, http or HttpConfig(port=0), ingest or IngestConfig()
+        self.access = access or AccessConfig()
 
     async def __aenter__(self):
         self.committer = Committer(self.log, self.ingest, self.http)
         self.proxy = Proxy(self.log.path.parent / "no.sock")
-        endpoints = Endpoints(self.committer, WriteKeys(self.ingest.write_keys), self.http, self.proxy)
+        keys = WriteKeys(self.ingest.write_keys)
+        endpoints = Endpoints(self.committer, keys, Access(self.access, keys), self.http, self.proxy)
         self.server = HttpServer(endpoints.handle, self.http)
         bound = reuse_port_socket("127.0.0.1", 0)
         await self.server.start(bound)

@@ -212,3 +212,21 @@ def test_demo_proves_itself(tmp_path, events):
     assert report["stored_realtime"] == report["stored_lake"] == report["unique"]
     assert report["accepted"] == report["unique"] + report["duplicates"]
     assert {"events_per_second", "e2e_seconds_p50", "e2e_seconds_p99"} <= set(report)
+
+
+def test_keys_keep_askers_out_and_the_tools_on_the_spot_need_none(serve):
+    server = serve(EVENTMILL_ACCESS__READ_KEYS="reader", EVENTMILL_ACCESS__ADMIN_KEYS="admin")
+    assert server.request("POST", "/v1/batch", orjson.dumps({"batch": [event(1)]}))[0] == 200
+    server.flush()
+    question, kind = orjson.dumps({"query": "SELECT event FROM events"}), {"Content_Type": "application/json"}
+    answers = {}
+    for key in ("", "other", "reader", "admin"):
+        given = {"Authorization": f"Bearer {key}", **kind}
+        asked, changed = (
+            server.request("POST", path, body, **given)[0]
+            for path, body in (("/v1/query/sql", question), ("/v1/replay", b"{}"))
+        )
+        answers[key] = asked, changed, server.request("GET", "/v1/status", **given)[0]
+    assert answers == {"": (401,) * 3, "other": (401,) * 3, "reader": (200, 403, 200), "admin": (200,) * 3}
+    assert [server.request("GET", path)[0] for path in ("/", "/healthz", "/metrics")] == [200] * 3
+    assert orjson.loads(eventmill("audit", "--data", str(server.data), "--json").stdout)["balanced"]

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from eventmill.core.errors import ConfigError
-from eventmill.ingest.auth import WriteKeys, key_of_header
+from eventmill.net.keys import WriteKeys, key_of_header
 
 
 def basic(text):

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "query": ("eventmill.cli.query", "query"),
     "schema": ("eventmill.cli.schema", "schema"),
     "dimensions": ("eventmill.cli.dimensions", "dimensions"),
+    "keys": ("eventmill.cli.keys", "keys"),
     "bench": ("eventmill.cli.bench", "bench"),
 }
 

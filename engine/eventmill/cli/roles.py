@@ -12,6 +12,7 @@ from rich.table import Table
 
 from eventmill.cli.options import config_option, configure, console, data_option, friendly, json_option, log_to_stderr
 from eventmill.cli.serve import announce
+from eventmill.core.config import Config
 from eventmill.core.errors import ConfigError
 from eventmill.serve.engine_log import on_kafka
 
@@ -64,15 +65,20 @@ def topics() -> None:
     """Make Eventmill's topics on Kafka, or check them."""
 
 
+def _on_brokers(config_file: Path | None) -> Config:
+    config = configure(config_file)
+    if not on_kafka(config):
+        raise ConfigError("there is no Kafka: name its brokers by kafka.bootstrap")
+    return config
+
+
 @topics.command()
 @config_option
 @json_option
 @friendly
 def create(config_file: Path | None, as_json: bool) -> None:
-    """Make what is missing, and add partitions where kafka.partitions wants more."""
-    config = configure(config_file)
-    if not on_kafka(config):
-        raise ConfigError("there is no Kafka: name its brokers by kafka.bootstrap")
+    """Make what is missing."""
+    config = _on_brokers(config_file)
     from eventmill.log.kafka import topics as kafka
 
     done = kafka.create(config)
@@ -87,11 +93,29 @@ def create(config_file: Path | None, as_json: bool) -> None:
 @config_option
 @json_option
 @friendly
+def grow(config_file: Path | None, as_json: bool) -> None:
+    """Add partitions up to kafka.partitions, each with the state of its devices; all roles must be stopped."""
+    config = _on_brokers(config_file)
+    from eventmill.serve.grow import grow as growing
+
+    done = []
+    for line in growing(config):
+        done.append(line)
+        if not as_json:
+            console.print(line, highlight=False)
+    if as_json:
+        click.echo(orjson.dumps({"done": done}))
+    elif not done:
+        console.print("all partitions are there")
+
+
+@topics.command()
+@config_option
+@json_option
+@friendly
 def check(config_file: Path | None, as_json: bool) -> None:
     """Compare the topics with what the configuration wants; exits with 1 when something is wrong."""
-    config = configure(config_file)
-    if not on_kafka(config):
-        raise ConfigError("there is no Kafka: name its brokers by kafka.bootstrap")
+    config = _on_brokers(config_file)
     from eventmill.log.kafka import topics as kafka
 
     findings = kafka.check(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Final
 
 import click
 import uvloop
@@ -14,6 +15,8 @@ from eventmill.core.errors import LogUnavailable
 from eventmill.serve.folder import ENGINE_SOCKET, DataFolder
 
 logger = logging.getLogger(__name__)
+
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 def announce(url: str) -> None:
@@ -61,6 +64,10 @@ def run_serve(config: Config) -> None:
     logger.info(build_filter(config.dedup).describe())
     if not config.ingest.write_keys:
         logger.warning("any write key is accepted; set ingest.write_keys or --write-key to change that")
+    if config.http.host not in _LOOPBACK and not (config.access.read_keys or config.access.admin_keys):
+        logger.warning(
+            "whoever reaches %s may ask about all events; set access.read_keys to change that", config.http.host
+        )
 
     tune()
 

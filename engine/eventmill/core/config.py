@@ -167,6 +167,15 @@ class QueryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessConfig:
+    """Who may ask (``read_keys``), and who may change, too (``admin_keys``); as they are, or as ``sha256:HEX``."""
+
+    read_keys: tuple[str, ...] = ()
+    admin_keys: tuple[str, ...] = ()
+    requests_per_minute: int = 1_200
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration."""
 
@@ -182,6 +191,7 @@ class Config:
     realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
     lake: LakeConfig = field(default_factory=LakeConfig)
     query: QueryConfig = field(default_factory=QueryConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
 
     @property
     def log_dir(self) -> Path:

@@ -9,10 +9,11 @@ from eventmill.core.clock import now_ms
 from eventmill.core.config import HttpConfig
 from eventmill.core.errors import BodyError, EventmillError, LogUnavailable
 from eventmill.dashboard.assets import Dashboard
-from eventmill.ingest.auth import WriteKeys, key_of_header
 from eventmill.ingest.committer import Committer
+from eventmill.net.access import Access
 from eventmill.net.inflate import InflateError, inflate
-from eventmill.net.messages import JSON, Request, Response
+from eventmill.net.keys import WriteKeys, key_of_header
+from eventmill.net.messages import Request, Response
 from eventmill.net.proxy import Proxy
 from eventmill.observe import metrics
 
@@ -24,7 +25,7 @@ EVENTS: Final[dict[str, str | None]] = {
 }
 #: What the engine answers.
 FORWARDED: Final = ("/v1/query/", "/v1/trace/", "/v1/status", "/v1/audit", "/v1/pipeline", "/v1/dead", "/v1/live")
-#: What the engine does, too, for whoever has a write key: it changes what is stored.
+#: What the engine does, too: it changes what is stored.
 REPLAY: Final = "/v1/replay"
 _OWN: Final = ("/healthz", "/readyz", "/metrics")
 _KNOWN: Final = ", ".join((*EVENTS, "/v1/query/trends", "/v1/query/sql", "/v1/trace/ID", "/v1/status", *_OWN, "/"))
@@ -35,9 +36,10 @@ _ENCODINGS: Final = {"Accept-Encoding": "identity, gzip, zstd"}
 class Endpoints:
     """A ``net.messages.Handler``. ``ready`` false makes /readyz say so, whatever the log says."""
 
-    def __init__(self, committer: Committer, keys: WriteKeys, limits: HttpConfig, proxy: Proxy) -> None:
+    def __init__(self, committer: Committer, keys: WriteKeys, access: Access, limits: HttpConfig, proxy: Proxy) -> None:
         self._committer = committer
         self._keys = keys
+        self._access = access
         self._limits = limits
         self._proxy = proxy
         self._dashboard = Dashboard()
@@ -49,7 +51,7 @@ class Endpoints:
         if path in EVENTS:
             endpoint, response = path, await self._events(request, EVENTS[path])
         elif request.path.startswith(FORWARDED):
-            endpoint, response = "engine", await self._proxy.forward(request)
+            endpoint, response = "engine", self._access.refuse(request) or await self._proxy.forward(request)
         elif path == REPLAY:
             endpoint, response = path, await self._replay(request)
         elif path in _OWN:
@@ -64,12 +66,7 @@ class Endpoints:
     async def _replay(self, request: Request) -> Response:
         if request.method != "POST":
             return Response.error(405, f"{REPLAY} takes POST", {"Allow": "POST, OPTIONS"})
-        if not self._keys.accepts(key_of_header(request.headers.get("authorization"))):
-            return self._unauthorized()
-        # A page of another site may post a form without asking, but not JSON.
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
-            return Response.error(415, f'{REPLAY} takes JSON like {{"reasons": []}}: send Content-Type: {JSON}')
-        return await self._proxy.forward(request)
+        return self._access.refuse(request) or await self._proxy.forward(request)
 
     async def _own(self, request: Request, path: str) -> Response:
         if request.method not in ("GET", "HEAD"):

@@ -11,9 +11,10 @@ from pathlib import Path
 from eventmill.core.config import Config
 from eventmill.core.errors import ConfigError
 from eventmill.core.log import Log
-from eventmill.ingest.auth import WriteKeys
 from eventmill.ingest.committer import Committer
 from eventmill.ingest.endpoints import Endpoints
+from eventmill.net.access import Access
+from eventmill.net.keys import WriteKeys
 from eventmill.net.proxy import Proxy
 from eventmill.net.server import HttpServer, allow_open_files, reuse_port_socket
 from eventmill.observe import metrics
@@ -32,7 +33,7 @@ async def run(config: Config, log: Log, *, engine_socket: Path, ready: Callable[
     allow_open_files(http.connections_max)
     committer = Committer(log, config.ingest, http)
     proxy = Proxy(engine_socket)
-    endpoints = Endpoints(committer, keys, http, proxy)
+    endpoints = Endpoints(committer, keys, Access(config.access, keys), http, proxy)
     server = HttpServer(endpoints.handle, http, admit=endpoints.admit, on_refused=_count_refusal)
     try:
         bound = reuse_port_socket(http.host, http.port)

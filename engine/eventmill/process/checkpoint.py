@@ -69,8 +69,12 @@ class Shelf(Protocol):
         """All files."""
         ...
 
-    def write(self, name: str, content: bytes, checkpoint: Callable[[str], None]) -> None:
-        """Durable on return."""
+    def write(self, name: str, content: bytes, checkpoint: Callable[[str], None], *, durable: bool = True) -> None:
+        """There on return for whoever looks; if not ``durable``, a power cut may damage it until ``sync``."""
+        ...
+
+    def sync(self, name: str) -> None:
+        """Make a file durable; nothing happens when it is gone."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -95,22 +99,26 @@ class FolderShelf:
             stray.unlink(missing_ok=True)
         return [path.name for path in self._folder.iterdir()]
 
-    def write(self, name: str, content: bytes, checkpoint: Callable[[str], None]) -> None:
+    def write(self, name: str, content: bytes, checkpoint: Callable[[str], None], *, durable: bool = True) -> None:
         """See ``Shelf.write``."""
         target = self._folder / name
         aside = target.with_suffix(".tmp")
         with aside.open("wb") as file:
             file.write(content)
             checkpoint("snapshot written")
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         aside.replace(target)
         checkpoint("snapshot renamed")
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if durable:
+            _sync(self._folder)
+
+    def sync(self, name: str) -> None:
+        """See ``Shelf.sync``."""
+        with contextlib.suppress(FileNotFoundError):
+            _sync(self._folder / name)
+            _sync(self._folder)
 
     def read(self, name: str) -> bytes:
         """See ``Shelf.read``."""
@@ -119,6 +127,14 @@ class FolderShelf:
     def remove(self, name: str) -> None:
         """See ``Shelf.remove``."""
         (self._folder / name).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class ObjectShelf:
@@ -132,12 +148,15 @@ class ObjectShelf:
         found = self._system.get_file_info(pafs.FileSelector(self._prefix, allow_not_found=True))
         return [info.base_name for info in found if info.type is pafs.FileType.File]
 
-    def write(self, name: str, content: bytes, checkpoint: Callable[[str], None]) -> None:
+    def write(self, name: str, content: bytes, checkpoint: Callable[[str], None], *, durable: bool = True) -> None:
         """See ``Shelf.write``."""
         with self._system.open_output_stream(f"{self._prefix}/{name}") as stream:
             stream.write(content)
             checkpoint("snapshot written")
         checkpoint("snapshot renamed")
+
+    def sync(self, name: str) -> None:
+        """See ``Shelf.sync``; an object is durable once it is there."""
 
     def read(self, name: str) -> bytes:
         """See ``Shelf.read``."""
@@ -161,6 +180,10 @@ def open_shelf(place: Path | str) -> Shelf:
     return FolderShelf(Path(prefix)) if isinstance(system, pafs.LocalFileSystem) else ObjectShelf(system, prefix)
 
 
+def _file(offset: int) -> str:
+    return f"snapshot-{offset:020d}.bin"
+
+
 class Checkpoints:
     """The snapshots of one partition, in a folder of their own or under a URI."""
 
@@ -173,13 +196,17 @@ class Checkpoints:
         found = [_NAME.fullmatch(name) for name in self._shelf.names()]
         return sorted(((int(match[1]), match[0]) for match in found if match), reverse=True)
 
-    def save(self, snapshot: Snapshot) -> int:
-        """Write durably and drop all but the two newest; gives the offset of the oldest one kept."""
-        self._shelf.write(f"snapshot-{snapshot.offset:020d}.bin", pack(snapshot), self._checkpoint)
+    def save(self, snapshot: Snapshot, *, durable: bool = True) -> int:
+        """Write and drop all but the two newest; gives the offset of the oldest one kept. See ``Shelf.write``."""
+        self._shelf.write(_file(snapshot.offset), pack(snapshot), self._checkpoint, durable=durable)
         kept = self._files()
         for _, name in kept[_KEEP:]:
             self._shelf.remove(name)
         return kept[:_KEEP][-1][0]
+
+    def sync(self, offset: int) -> None:
+        """Make the snapshot of that offset durable."""
+        self._shelf.sync(_file(offset))
 
     def newest(self, committed: int, skipped: Callable[[str, str], None] = lambda _name, _why: None) -> Snapshot | None:
         """The newest good snapshot taken at or below ``committed``; ``skipped`` hears of each one passed over."""

@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 
 #: How long a step may sleep while a partition is being built.
 _BUILDING_S: Final = 0.05
-#: Partitions that are built at once.
+#: Partitions that are built at once, and snapshots that are written at once.
 _BUILDERS: Final = 4
+_SAVERS: Final = 4
 
 
 class _Coming(NamedTuple):
@@ -107,8 +108,9 @@ class GroupProcessor:
         self._live: dict[int, PartitionState] = {}
         self._coming: dict[int, _Coming] = {}
         self._builder = ThreadPoolExecutor(_BUILDERS, "recover", name_thread, ("recover",))
-        self._saver = ThreadPoolExecutor(1, "snapshot", name_thread, ("snapshot",))
+        self._saver = ThreadPoolExecutor(_SAVERS, "snapshot", name_thread, ("snapshot",))
         self._saving: dict[int, Future[int]] = {}
+        self._syncing: list[Future[None]] = []
 
     @property
     def partitions(self) -> dict[int, int]:
@@ -165,12 +167,21 @@ class GroupProcessor:
 
     def _went(self, partitions: list[int], lost: bool) -> None:
         self._drop_coming(partitions)
+        handed: list[tuple[PartitionState, Snapshot]] = []
         for partition in partitions:
             state = self._live.pop(partition, None)
             # A snapshot of what is committed is right whoever has the partition; it spares the next one the fold.
             if state is not None and not lost and state.events_since_snapshot:
                 self._finish_saving(partition)
-                state.save(state.taken())
+                handed.append((state, state.taken()))
+        # The partitions that stay wait for it: all are written at once, and synced afterwards. Should the power go in between,
+        # a damaged snapshot is passed over.
+        written = [self._saver.submit(state.save, snapshot, durable=False) for state, snapshot in handed]
+        for each in written:
+            each.result()
+        for state, snapshot in handed:
+            self._syncing = [each for each in self._syncing if not each.done()]
+            self._syncing.append(self._saver.submit(state.sync, snapshot))
         logger.info("partitions %s %s", partitions, "lost" if lost else "handed over")
 
     def _go_live(self) -> None:

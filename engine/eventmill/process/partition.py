@@ -23,6 +23,7 @@ from eventmill.core.schema import DEAD, EVENT, RAW, Hop, Topic
 from eventmill.core.stage import Outcome, Stage, StatefulStage, in_folds
 from eventmill.process.checkpoint import Checkpoints, Snapshot
 from eventmill.process.letters import with_offsets
+from eventmill.process.origin import require_no_inheritance
 from eventmill.process.schemas.book import SchemaBook
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,9 @@ class PartitionState:
             committed, lambda name, why: logger.warning("snapshot %s passed over: %s", name, why)
         )
         begin = 0
-        if snapshot is not None:
+        if snapshot is None:
+            require_no_inheritance(self._log, self.partition)
+        else:
             begin = snapshot.offset
             for stage in self._stateful():
                 stage.restore(snapshot.states[stage.name])
@@ -166,9 +169,13 @@ class PartitionState:
         self.events_since_snapshot = 0
         return Snapshot(self.position, {stage.name: stage.snapshot() for stage in self._stateful()})
 
-    def save(self, snapshot: Snapshot) -> int:
-        """Write it; gives the offset of the oldest snapshot that is kept."""
-        return self._checkpoints.save(snapshot)
+    def save(self, snapshot: Snapshot, *, durable: bool = True) -> int:
+        """Write it; gives the offset of the oldest snapshot that is kept. ``sync`` is due unless ``durable``."""
+        return self._checkpoints.save(snapshot, durable=durable)
+
+    def sync(self, snapshot: Snapshot) -> None:
+        """Make a snapshot durable that was not written so."""
+        self._checkpoints.sync(snapshot.offset)
 
 
 def _by_events(frames: Sequence[StoredFrame], epoch: Callable[[int], int] = lambda _: 0) -> Iterator[list[StoredFrame]]:

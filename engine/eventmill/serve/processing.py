@@ -68,12 +68,15 @@ def build_processing(
     )
 
 
-def _group(
-    config: Config, log: Log, book: SchemaBook, dimensions: Dimensions, checkpoint: Callable[[str], None]
-) -> GroupProcessor:
-    from eventmill.log.kafka.member import Member
-
-    count = len(log.partitions(Topic.RAW))
+def state_of(
+    config: Config,
+    log: Log,
+    book: SchemaBook,
+    dimensions: Dimensions,
+    count: int,
+    checkpoint: Callable[[str], None] = lambda _: None,
+) -> Callable[[int], PartitionState]:
+    """What makes the empty state of a partition of raw, when raw has, or is about to have, ``count`` of them."""
     share = replace(config.dedup, capacity=math.ceil(config.dedup.capacity * _HEADROOM / count))
     each = replace(config, dedup=share)
 
@@ -83,15 +86,23 @@ def _group(
             log,
             partition,
             lambda: build_stages(each, mine, dimensions),
-            _place(config, partition),
+            snapshots_of(config, partition),
             batch_events_max=config.process.batch_events_max,
             book=mine,
             checkpoint=checkpoint,
         )
 
+    return build
+
+
+def _group(
+    config: Config, log: Log, book: SchemaBook, dimensions: Dimensions, checkpoint: Callable[[str], None]
+) -> GroupProcessor:
+    from eventmill.log.kafka.member import Member
+
     return GroupProcessor(
         Member(config, groups.PROCESS, Topic.RAW, config.kafka.instance or _unique(), checkpoint=checkpoint),
-        build,
+        state_of(config, log, book, dimensions, len(log.partitions(Topic.RAW)), checkpoint),
         lambda partition: log.committed(groups.PROCESS, Topic.RAW, partition),
         batch_events_max=config.process.batch_events_max,
         batch_interval_ms=parse_duration_ms(config.process.batch_interval),
@@ -100,7 +111,7 @@ def _group(
     )
 
 
-def _place(config: Config, partition: int) -> Path | str:
+def snapshots_of(config: Config, partition: int) -> Path | str:
     """Where a partition's snapshots are: to hand it over, all members must see the same place."""
     name = f"{Topic.RAW}-{partition:05d}"
     place = config.process.snapshots

@@ -14,6 +14,8 @@ from eventmill.core.config import Config
 from eventmill.core.errors import ConfigError
 from eventmill.core.tail import Tail
 from eventmill.dashboard.assets import Dashboard
+from eventmill.net.access import Access
+from eventmill.net.keys import WriteKeys
 from eventmill.net.messages import Handler, Request, Response
 from eventmill.net.server import HttpServer, reuse_port_socket
 from eventmill.observe import metrics
@@ -94,8 +96,9 @@ class ProcessRole:
 class _Pages:
     """Health, metrics, and behind them ``api`` and the dashboard, if the role has them."""
 
-    def __init__(self, api: Handler | None) -> None:
+    def __init__(self, api: Handler | None, access: Access) -> None:
         self._api = api
+        self._access = access
         self._dashboard = Dashboard() if api is not None else None
         self.ready = False
 
@@ -111,7 +114,7 @@ class _Pages:
         if self._api is not None and self._dashboard is not None:
             if self._dashboard.answers(request.path):
                 return self._dashboard.answer(request)
-            return await self._api(request)
+            return self._access.refuse(request) or await self._api(request)
         return Response.error(404, f"there is no {request.path} here; there are {', '.join(_OWN)}")
 
 
@@ -127,6 +130,7 @@ async def run_role(config: Config, make: Callable[[], Role], *, ready: Callable[
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     http = config.http
+    access = Access(config.access, WriteKeys(config.ingest.write_keys))
     try:
         bound = reuse_port_socket(http.host, http.port, first=True)
     except OSError as error:
@@ -135,7 +139,7 @@ async def run_role(config: Config, make: Callable[[], Role], *, ready: Callable[
         ) from error
     role = await loop.run_in_executor(None, make)
     await loop.run_in_executor(None, role.start)
-    pages = _Pages(EngineApi(role).handle if isinstance(role, Engine) else None)
+    pages = _Pages(EngineApi(role).handle if isinstance(role, Engine) else None, access)
     server = HttpServer(pages.handle, http)
     await server.start(bound)
     try:

@@ -247,6 +247,11 @@ class KafkaLog:
         reason = self._pressure[1]
         try:
             partitions = self.partitions(Topic.RAW)
+            there = len(self._offsets.partitions(self.topic_name(Topic.RAW)))
+            if there != len(partitions):
+                # Events would go where their device's state is not.
+                reason = f"raw has {there} partitions now, {len(partitions)} when this process started; start it again"
+                return
             ends = self._offsets.ends(self.topic_name(Topic.RAW), partitions)
             waiting = self._positions(groups.PROCESS, Topic.RAW, partitions)
             lag = int(sum(ends[each] - waiting[each] for each in partitions) * self._outbox.events_a_frame)

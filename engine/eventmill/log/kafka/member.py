@@ -169,12 +169,20 @@ class Member:
         if error.fatal():
             raise LogUnavailable(f"Kafka: {error.str()}")
 
+    def _generation(self) -> Any:
+        """What the coordinator knows this member by. Raises ``LogUnavailable`` when it has been taken out of the group."""
+        found = self._consumer.consumer_group_metadata()
+        # Without a member's id the coordinator would take the offsets from anyone, as of a producer older than KIP-447.
+        if not self._consumer.memberid():
+            raise LogUnavailable("Kafka: this processor was taken out of its group; it joins again")
+        return found
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Draft]:
         """All or nothing; fails when the group has moved on without this member."""
         draft = Draft()
         yield draft
-        self._outbox.publish(draft, lambda _group: self._consumer.consumer_group_metadata())
+        self._outbox.publish(draft, lambda _group: self._generation())
 
     def mirror(self, transaction: Draft, events: pa.RecordBatch) -> None:
         """Add processed events (EVENT) to the topic ``kafka.mirror``, if there is one."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -23,6 +25,11 @@ from eventmill.log.kafka import messages
 from eventmill.log.kafka.clients import REQUEST_S, asking
 
 _POLL_S: Final = 0.05
+#: How much later than it should a call may come back.
+_GRACE_S: Final = 2.0
+#: How often a transaction is tried with the group's generation of that moment, and how soon again.
+_GENERATION_TRIES: Final = 20
+_GENERATION_S: Final = 0.05
 #: Events of the ledger, summed: per hour, per (hop, reason).
 Totals: TypeAlias = dict[int, dict[tuple[Hop, str], int]]
 
@@ -81,6 +88,8 @@ class Outbox:
         self._checkpoint = checkpoint
         self._settings = dict(settings)
         self._transactional = "transactional.id" in settings
+        # Longer than this no transaction lives.
+        self._patience_s = settings.get("transaction.timeout.ms", 1000 * REQUEST_S) / 1000
         self._name, self._ledger = name, ledger
         self._lock = threading.Lock()
         self._producer: Producer | None = None
@@ -102,22 +111,37 @@ class Outbox:
                     raise LogUnavailable("offsets and counts need a transactional producer")
                 self._flush(producer, draft)
                 return
+            totals = self._settled(producer, draft, metadata)
+            self._totals.update(totals)  # those of this run, which a try before may have begun anew
+
+    def _settled(self, producer: Producer, draft: Draft, metadata: Callable[[str], Any]) -> Totals:
+        """One transaction, tried again while a rebalance overtakes it."""
+        for left in reversed(range(_GENERATION_TRIES)):
             try:
-                totals = self._in_transaction(producer, draft, metadata)
+                return self._in_transaction(producer, draft, metadata)
             except KafkaException as error:
                 self._give_up(producer, error)
-                raise LogUnavailable(f"Kafka: the transaction failed: {error.args[0]}; it is tried again") from error
+                # The group went on to its next generation between our question for it and the commit. Whoever is still in
+                # it has what it had: partitions are given to others after ``poll`` has told so, and it is not called here.
+                if not (left and self._producer is producer and _of_old_generation(error)):
+                    raise LogUnavailable(
+                        f"Kafka: the transaction failed: {error.args[0]}; it is tried again"
+                    ) from error
+                time.sleep(_GENERATION_S)
+            except TimeoutError as error:
+                self._drop()
+                raise LogUnavailable(f"Kafka: the transaction failed: {error}; it is tried again") from error
             except BaseException:
                 self._drop()
                 raise
-            self._totals.update(totals)
+        raise AssertionError("the last try returns or raises")
 
     def _ready(self) -> Producer:
         if self._producer is None:
             with asking("making a producer"):
                 producer = Producer(self._settings)
                 if self._transactional:
-                    producer.init_transactions(REQUEST_S)
+                    self._bounded(producer.init_transactions, patience_s=REQUEST_S)
             # Sums begin anew: nobody knows which of the old ones stand.
             self._run, self._totals = uuid.uuid4().hex, {}
             self._producer = producer
@@ -130,17 +154,45 @@ class Outbox:
             self._send(producer, topic, key=key, value=value)
         totals = self._counted(producer, draft.counts)
         self._checkpoint("produced")
+        # All is delivered before anything can fail for the group's sake: librdkafka leaves a gap in its sequence numbers where
+        # it aborts what it has not sent yet, and the next transaction fails for that.
+        producer.flush(REQUEST_S)
         by_group: dict[str, list[TopicPartition]] = defaultdict(list)
         for (group, topic, partition), offset in draft.offsets.items():
             by_group[group].append(TopicPartition(self._name(topic), partition, offset))
         for group, offsets in by_group.items():
-            producer.send_offsets_to_transaction(offsets, metadata(group), REQUEST_S)
+            self._bounded(producer.send_offsets_to_transaction, offsets, metadata(group))
         self._checkpoint("offsets sent")
-        producer.commit_transaction(REQUEST_S)
+        self._bounded(producer.commit_transaction)
         self._checkpoint("committed")
         if failed:
             raise KafkaException(failed[0])
         return totals
+
+    def _bounded(self, call: Callable[..., object], *arguments: object, patience_s: float | None = None) -> None:
+        """A call of the transactional producer. Raises ``TimeoutError`` when it does not come back.
+
+        librdkafka can lose a request whose connection is reset while it waits for its turn; the caller then waits for ever,
+        whatever timeout it has given. The thread stays behind; its producer is fenced by the next one.
+        """
+        patience_s = patience_s or self._patience_s
+        outcome: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def run() -> None:
+            try:
+                call(*arguments, patience_s)
+            except BaseException as error:
+                outcome.put(error)
+            else:
+                outcome.put(None)
+
+        threading.Thread(target=run, name="transaction", daemon=True).start()
+        try:
+            error = outcome.get(timeout=patience_s + _GRACE_S)
+        except Empty:
+            raise TimeoutError(f"no answer in {patience_s + _GRACE_S:g} s") from None
+        if error is not None:
+            raise error
 
     def _flush(self, producer: Producer, draft: Draft) -> None:
         try:
@@ -214,8 +266,8 @@ class Outbox:
         cause = error.args[0]
         if isinstance(cause, KafkaError) and cause.txn_requires_abort():
             try:
-                producer.abort_transaction(REQUEST_S)
-            except KafkaException:
+                self._bounded(producer.abort_transaction)
+            except (KafkaException, TimeoutError):
                 self._drop()
             self._run, self._totals = uuid.uuid4().hex, {}
             return
@@ -231,3 +283,8 @@ class Outbox:
         """Let go of the producer; what is not published yet is lost."""
         with self._lock:
             self._drop()
+
+
+def _of_old_generation(error: KafkaException) -> bool:
+    cause = error.args[0]
+    return isinstance(cause, KafkaError) and cause.code() == KafkaError.ILLEGAL_GENERATION

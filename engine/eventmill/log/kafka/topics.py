@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import Config
-from eventmill.core.errors import ConfigError
+from eventmill.core.errors import ConfigError, LogUnavailable
 from eventmill.core.schema import Topic
 from eventmill.log.kafka.clients import MESSAGE_BYTES_MAX, REQUEST_S, asking, common
 
 #: The ledger's sums; see ``outbox``.
 LEDGER: Final = "ledger"
+_LOOK_S: Final = 0.1
 #: Topics with as many partitions as raw: what is derived from a partition of raw stays in its partition.
 SPREAD: Final = (Topic.RAW, Topic.ENRICHED, Topic.SCHEMAS)
 
@@ -59,40 +62,78 @@ def wanted(config: Config) -> list[Wanted]:
 
 
 def create(config: Config) -> list[str]:
-    """Make the topics that are missing, and add partitions where there are fewer; gives what was done.
+    """Make the topics that are missing; gives what was done.
 
     Raises ``LogUnavailable`` when the brokers do not answer, ``ConfigError`` when they refuse.
     """
     admin = AdminClient(common(config.kafka))
-    with asking("listing topics"):
-        there = admin.list_topics(timeout=REQUEST_S).topics
+    there = _there(admin)
     done = []
     for topic in wanted(config):
         if topic.name not in there:
             new = NewTopic(topic.name, topic.partitions, config.kafka.replication, config=topic.settings)
             _settle(admin.create_topics([new])[topic.name], f"making topic {topic.name}")
             done.append(f"made {topic.name} with {topic.partitions} partitions")
-        elif len(there[topic.name].partitions) < topic.partitions:
+    return done
+
+
+def widen(config: Config, names: Container[str]) -> list[str]:
+    """Add partitions where these topics have fewer than they must; returns what was done once all have leaders."""
+    admin = AdminClient(common(config.kafka))
+    there = _there(admin)
+    done = []
+    for topic in wanted(config):
+        before = there.get(topic.name, 0)
+        if topic.name in names and 0 < before < topic.partitions:
             more = NewPartitions(topic.name, topic.partitions)
             _settle(admin.create_partitions([more])[topic.name], f"adding partitions to {topic.name}")
-            done.append(
-                f"{topic.name} has {topic.partitions} partitions now, {len(there[topic.name].partitions)} before"
-            )
+            _await_leaders(admin, topic)
+            done.append(f"{topic.name} has {topic.partitions} partitions now, {before} before")
     return done
+
+
+def _there(admin: AdminClient) -> dict[str, int]:
+    """All topics with their partitions."""
+    with asking("listing topics"):
+        return {name: len(found.partitions) for name, found in admin.list_topics(timeout=REQUEST_S).topics.items()}
+
+
+def _await_leaders(admin: AdminClient, topic: Wanted) -> None:
+    deadline = time.monotonic() + REQUEST_S
+    while True:
+        with asking(f"asking for {topic.name}"):
+            found = admin.list_topics(topic.name, timeout=REQUEST_S).topics[topic.name].partitions
+        if len(found) >= topic.partitions and all(each.leader >= 0 for each in found.values()):
+            return
+        if time.monotonic() > deadline:
+            raise LogUnavailable(f"Kafka: new partitions of {topic.name} have no leaders yet; run it again")
+        time.sleep(_LOOK_S)
+
+
+def members(config: Config, group: str) -> int:
+    """How many members a group has now."""
+    name = f"{config.log.prefix}.{group}"
+    admin = AdminClient(common(config.kafka))
+    with asking(f"asking for the members of {name}"):
+        future = admin.describe_consumer_groups([name], request_timeout=REQUEST_S)[name]
+        try:
+            return len(future.result(REQUEST_S).members)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return 0
+            raise
 
 
 def check(config: Config) -> list[Finding]:
     """What is wrong with the topics. Raises ``LogUnavailable`` when the brokers do not answer."""
     admin = AdminClient(common(config.kafka))
-    with asking("listing topics"):
-        there = admin.list_topics(timeout=REQUEST_S).topics
+    there = _there(admin)
     return [_finding(admin, topic, there.get(topic.name)) for topic in wanted(config)]
 
 
-def _finding(admin: AdminClient, topic: Wanted, found: object) -> Finding:
-    if found is None:
+def _finding(admin: AdminClient, topic: Wanted, partitions: int | None) -> Finding:
+    if partitions is None:
         return Finding(topic.name, 0, "it is not there; `eventmill topics create` makes it")
-    partitions = len(getattr(found, "partitions", {}))
     resource = ConfigResource(ResourceType.TOPIC, topic.name)
     with asking(f"asking for the settings of {topic.name}"):
         settings = admin.describe_configs([resource])[resource].result(REQUEST_S)
@@ -103,7 +144,7 @@ def _finding(admin: AdminClient, topic: Wanted, found: object) -> Finding:
     ]
     if partitions < topic.partitions:
         wrong.insert(
-            0, f"it has {partitions} partitions, {topic.partitions} are wanted; `eventmill topics create` adds them"
+            0, f"it has {partitions} partitions, {topic.partitions} are wanted; `eventmill topics grow` adds them"
         )
     if partitions > topic.partitions:
         wrong.insert(
