@@ -207,6 +207,7 @@ def test_a_crash_at_any_point_is_ended_by_the_next_run(serve) -> None:
                 stores.close()
 
 
+@pytest.mark.soak
 def test_sessions_of_the_rest_are_exact_after_it(serve) -> None:
     """The forgotten events held two visits of a shared device together."""
     server = serve()
