@@ -43,7 +43,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What a compaction did. ``snapshot_id`` is null when there was nothing to do; ``dates`` are those computed anew."""
+    """What a compaction did, or would do. ``snapshot_id`` is null when nothing was done; ``dates`` are those computed anew."""
 
     snapshot_id: int | None = None
     files_read: int = 0
@@ -77,6 +77,20 @@ class _Plan:
         """The files that go."""
         return [self.files[index] for pack in self.packs for index in pack]
 
+    def report(self, snapshot_id: int | None, files_written: int) -> CompactReport:
+        """What was done, or would be."""
+        return CompactReport(
+            snapshot_id,
+            files_read=len(self.replaced),
+            files_written=files_written,
+            rows_read=sum(file.rows for file in self.replaced),
+            duplicates=sum(map(len, self.removed.values())) - self.rows_forgotten,
+            sessions_changed=sum(len(rows) for rows, _ in self.sessions.values()),
+            enriched=self.enriched,
+            forgotten=self.rows_forgotten,
+            dates=tuple(np.array(sorted(self.dates), "datetime64[D]").astype(str).tolist()),
+        )
+
     @property
     def rows_forgotten(self) -> int:
         """How many."""
@@ -91,15 +105,15 @@ def compact(
     progress: Progress = lambda _done, _total: None,
     enrich: Enrich | None = None,
     forget: Tombstone | None = None,
+    dry_run: bool = False,
     checkpoint: Callable[[str], None] = lambda _: None,
 ) -> CompactReport:
-    """Compact what was appended since the last time. ``progress`` is told rows done and rows in all.
+    """Compact what was appended since the last time; ``dry_run`` only says what would be done.
 
-    ``gap_ms`` is the sessions' gap; ``enrich`` gets the rows whose dimensions or schema are unknown (EVENT) and gives them
-    back, in any order; rows that ``forget`` covers are left out; ``now_ms`` goes into the snapshot's
-    summary. Raises ``DataFolderBusy`` when another compaction runs,
-    ``StateError`` when one has replaced the files that this one read, ``StoreError`` when the store fails; the table is as
-    before then.
+    ``progress`` is told rows done and rows in all. ``gap_ms`` is the sessions' gap; ``enrich`` gets the rows whose dimensions
+    or schema are unknown (EVENT) and gives them back, in any order; rows that ``forget`` covers are left out; ``now_ms`` goes into
+    the snapshot's summary. Raises ``DataFolderBusy`` when another compaction runs, ``StateError`` when one has replaced the
+    files that this one read, ``StoreError`` when the store fails; the table is as before then.
     """
     with exclusive(lake.folder), lake.in_flight() as paths:
         table = lake.load()
@@ -110,6 +124,8 @@ def compact(
         plan = _plan(lake.live_files(table), gap_ms, enrich, forget)
         if not plan.packs:
             return CompactReport()
+        if dry_run:
+            return plan.report(None, len(plan.packs))
         try:
             files = _write(lake, table, plan, enrich, paths, progress)
             checkpoint("files written")
@@ -131,12 +147,7 @@ def compact(
             remove(lake.storage, paths)
             raise
         checkpoint("committed")
-    return CompactReport(
-        snapshot_id, len(plan.replaced), len(files), sum(file.rows for file in plan.replaced),
-        sum(map(len, plan.removed.values())) - plan.rows_forgotten,
-        sum(len(rows) for rows, _ in plan.sessions.values()), plan.enriched, plan.rows_forgotten,
-        tuple(np.array(sorted(plan.dates), "datetime64[D]").astype(str).tolist()),
-    )  # fmt: skip
+    return plan.report(snapshot_id, len(files))
 
 
 def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tombstone | None) -> _Plan:
