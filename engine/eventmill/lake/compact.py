@@ -111,9 +111,9 @@ def compact(
     """Compact what was appended since the last time; ``dry_run`` only says what would be done.
 
     ``progress`` is told rows done and rows in all. ``gap_ms`` is the sessions' gap; ``enrich`` gets the rows whose dimensions
-    or schema are unknown (EVENT) and gives them back, in any order; rows that ``forget`` covers are left out; ``now_ms`` goes into
-    the snapshot's summary. Raises ``DataFolderBusy`` when another compaction runs, ``StateError`` when one has replaced the
-    files that this one read, ``StoreError`` when the store fails; the table is as before then.
+    or schema are unknown (EVENT) and gives them back, in any order; rows that ``forget`` covers are left out; ``now_ms`` goes
+    into the snapshot's summary. Raises ``DataFolderBusy`` when another compaction runs, ``StateError`` when one has replaced
+    the files that this one read, ``StoreError`` when the store fails; the table is as before then.
     """
     with exclusive(lake.folder), lake.in_flight() as paths:
         table = lake.load()
