@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from eventmill.core.errors import DataFolderBusy, StateError, StoreError
 from eventmill.core.schema import EVENT, Flag
+from eventmill.core.tombstones import Tombstone, digest
 from eventmill.lake import compact as module
 from eventmill.lake import offsets, recompute
 from eventmill.lake.compact import CompactReport, compact
@@ -86,6 +88,31 @@ def test_a_second_run_has_nothing_to_do(lake: Lake) -> None:
     ours = offsets.carried(lake.load().current_snapshot())
     assert ours[offsets.COMPACTED_THROUGH] == str(read)
     assert ours[offsets.COMPACTED_AT] == "1"
+
+
+def test_a_dry_run_says_what_the_next_run_does_and_changes_nothing(lake: Lake) -> None:
+    append(lake, [row(i, device_id=f"device-{i % 3}") for i in range(50)])
+    append(lake, [row(i, device_id=f"device-{i % 3}") for i in range(40, 60)])
+    before, files = lake.load().metadata_location, data_files(lake)
+    said = run(lake, dry_run=True)
+    assert (lake.load().metadata_location, data_files(lake)) == (before, files)
+    done = run(lake)
+    assert (said.duplicates, said.rows_read, said.snapshot_id) == (10, 70, None)
+    assert dataclasses.replace(done, snapshot_id=None) == said
+    assert run(lake, dry_run=True) == CompactReport()
+
+
+def test_what_is_forgotten_goes_from_new_and_old_files_and_is_counted_apart(lake: Lake) -> None:
+    rows = [row(i, device_id="device", user_id="me" if i % 5 == 0 else None) for i in range(50)]
+    append(lake, rows)
+    run(lake)
+    append(lake, rows[:10] + [row(i, device_id="device", user_id="me") for i in range(60, 65)])
+    gone = run(lake, forget=Tombstone("1", 1 << 50, digest("me")))
+    assert (gone.duplicates, gone.forgotten) == (10, 15)
+    assert_exact(lake, [event_id(i) for i in range(50) if i % 5])
+    hours = lake.counts_by_hour()
+    assert (sum(hour.removed for hour in hours), sum(hour.forgotten for hour in hours)) == (10, 15)
+    assert run(lake, forget=Tombstone("1", 1 << 50, digest("me"))) == CompactReport()
 
 
 def test_progress_is_told(lake: Lake) -> None:

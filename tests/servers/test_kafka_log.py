@@ -356,9 +356,9 @@ def test_processors_take_what_others_write_and_mirror_what_they_make(kafka, tmp_
         assert orjson.loads(java.stdout) == made, java.stderr
 
         def ask(method, path):
-            with urllib.request.urlopen(
-                urllib.request.Request(roles[1].url + path, method=method), timeout=WAIT_S
-            ) as said:
+            headers = {"Content-Type": "application/json"}
+            asked = urllib.request.Request(roles[1].url + path, method=method, headers=headers)
+            with urllib.request.urlopen(asked, timeout=WAIT_S) as said:
                 return orjson.loads(said.read())
 
         eventually(lambda: ask("GET", "/v1/status")["ledger"]["duplicate"] == 1)

@@ -192,6 +192,11 @@ class Log(Protocol):
         """
         ...
 
+    def rewrite(self, topic: Topic, partition: int, end: int, change: Callable[[StoredFrame], Frame | None]) -> int:
+        """Replace the frames below ``end`` for which ``change`` gives another one, with as many or fewer events, and leave
+        nothing of the old ones on disk; gives how many. A backend whose log cannot be changed does nothing."""
+        ...
+
     def size_bytes(self) -> int:
         """Bytes in use; 0 when only the brokers know."""
         ...

@@ -100,6 +100,16 @@ SCHEMAS: Final = pa.schema(
     ]
 )
 
+#: What was forgotten (``kind`` "tombstone"), and what of it had been counted before its deletion ("counted"). ``content`` is
+#: JSON.
+TOMBSTONES: Final = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("content", pa.binary(), nullable=False),
+    ]
+)
+
 DIMENSION_NAMES: Final = tuple(field.name for field in _DIMENSIONS)
 
 
@@ -148,13 +158,15 @@ class Topic(StrEnum):
     DEAD = "dead"
     SUSPECTS = "suspects"
     SCHEMAS = "schemas"
+    TOMBSTONES = "tombstones"
 
 
 class Hop(StrEnum):
     """What the ledger counts, per hour of ``received_at``.
 
     received = rejected + accepted; accepted + rescued + replayed = enriched + invalid + suspect + (raw in flight);
-    suspect = duplicate + rescued + (suspects in flight); enriched = stored + (enriched in flight), in each store.
+    suspect = duplicate + rescued + (suspects in flight); enriched = stored + forgotten + (enriched in flight), in each
+    store (what the lake has forgotten stands in its table, ``forgotten`` counts the real-time store's).
     """
 
     RECEIVED = "received"
@@ -166,3 +178,4 @@ class Hop(StrEnum):
     DUPLICATE = "duplicate"
     RESCUED = "rescued"
     REPLAYED = "replayed"
+    FORGOTTEN = "forgotten"

@@ -6,7 +6,6 @@ Appends that land meanwhile stay, and wait for the next run: which files a compa
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -23,10 +22,12 @@ from pyiceberg.table import Table, Transaction
 from eventmill.core.errors import StateError, StoreError
 from eventmill.core.frame import to_batch
 from eventmill.core.schema import EVENT, Flag
+from eventmill.core.tombstones import Tombstone
 from eventmill.lake import offsets
 from eventmill.lake.duplicates import by_hour, duplicates
 from eventmill.lake.files import DAY_MS, FileWriter, Indices, encoded, parquet, read, remove, require
-from eventmill.lake.iceberg import REMOVED, CommitUnknown, Kind, LakeTable, LiveFile, removed_by_hour
+from eventmill.lake.forget import covered
+from eventmill.lake.iceberg import FORGOTTEN, REMOVED, CommitUnknown, Kind, LakeTable, LiveFile, added
 from eventmill.lake.lock import exclusive
 from eventmill.lake.recompute import changed_sessions
 
@@ -35,7 +36,6 @@ MERGE_ROWS: Final = 250_000
 #: Files grow no larger than this by merging.
 FILE_ROWS_MAX: Final = 1_000_000
 FILE_BYTES_MAX: Final = 1 << 30
-_REMOVED_HOURS_MAX: Final = 10_000
 
 Enrich = Callable[[pa.RecordBatch], pa.RecordBatch]
 Progress = Callable[[int, int], None]
@@ -43,7 +43,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """What a compaction did. ``snapshot_id`` is null when there was nothing to do; ``dates`` are those computed anew."""
+    """What a compaction did, or would do. ``snapshot_id`` is null when nothing was done; ``dates`` are those computed anew."""
 
     snapshot_id: int | None = None
     files_read: int = 0
@@ -52,6 +52,7 @@ class CompactReport:
     duplicates: int = 0
     sessions_changed: int = 0
     enriched: int = 0
+    forgotten: int = 0
     dates: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,10 +62,11 @@ class CompactReport:
 
 @dataclass(slots=True)
 class _Plan:
-    """What is to change: per index of ``files``, rows to remove and new session ids."""
+    """What is to change: per index of ``files``, rows to remove (of them ``forgotten``) and new session ids."""
 
     files: list[LiveFile]
     removed: dict[int, Indices]
+    forgotten: dict[int, Indices]
     sessions: dict[int, tuple[Indices, Indices]]
     dates: set[int]
     packs: list[list[int]] = field(default_factory=list)
@@ -75,6 +77,25 @@ class _Plan:
         """The files that go."""
         return [self.files[index] for pack in self.packs for index in pack]
 
+    def report(self, snapshot_id: int | None, files_written: int) -> CompactReport:
+        """What was done, or would be."""
+        return CompactReport(
+            snapshot_id,
+            files_read=len(self.replaced),
+            files_written=files_written,
+            rows_read=sum(file.rows for file in self.replaced),
+            duplicates=sum(map(len, self.removed.values())) - self.rows_forgotten,
+            sessions_changed=sum(len(rows) for rows, _ in self.sessions.values()),
+            enriched=self.enriched,
+            forgotten=self.rows_forgotten,
+            dates=tuple(np.array(sorted(self.dates), "datetime64[D]").astype(str).tolist()),
+        )
+
+    @property
+    def rows_forgotten(self) -> int:
+        """How many."""
+        return sum(map(len, self.forgotten.values()))
+
 
 def compact(
     lake: LakeTable,
@@ -83,14 +104,16 @@ def compact(
     now_ms: int,
     progress: Progress = lambda _done, _total: None,
     enrich: Enrich | None = None,
+    forget: Tombstone | None = None,
+    dry_run: bool = False,
     checkpoint: Callable[[str], None] = lambda _: None,
 ) -> CompactReport:
-    """Compact what was appended since the last time. ``progress`` is told rows done and rows in all.
+    """Compact what was appended since the last time; ``dry_run`` only says what would be done.
 
-    ``gap_ms`` is the sessions' gap; ``enrich`` gets the rows whose dimensions or schema are unknown (EVENT) and gives them
-    back, in any order; ``now_ms`` goes into the snapshot's summary. Raises ``DataFolderBusy`` when another compaction runs,
-    ``StateError`` when one has replaced the files that this one read, ``StoreError`` when the store fails; the table is as
-    before then.
+    ``progress`` is told rows done and rows in all. ``gap_ms`` is the sessions' gap; ``enrich`` gets the rows whose dimensions
+    or schema are unknown (EVENT) and gives them back, in any order; rows that ``forget`` covers are left out; ``now_ms`` goes
+    into the snapshot's summary. Raises ``DataFolderBusy`` when another compaction runs, ``StateError`` when one has replaced
+    the files that this one read, ``StoreError`` when the store fails; the table is as before then.
     """
     with exclusive(lake.folder), lake.in_flight() as paths:
         table = lake.load()
@@ -98,14 +121,19 @@ def compact(
         if snapshot is None:
             return CompactReport()
         offsets.carried(snapshot)
-        plan = _plan(lake.live_files(table), gap_ms, enrich)
+        plan = _plan(lake.live_files(table), gap_ms, enrich, forget)
         if not plan.packs:
             return CompactReport()
+        if dry_run:
+            return plan.report(None, len(plan.packs))
         try:
             files = _write(lake, table, plan, enrich, paths, progress)
             checkpoint("files written")
             entries = {offsets.COMPACTED_THROUGH: str(snapshot.snapshot_id), offsets.COMPACTED_AT: str(now_ms)}
-            hours = by_hour(plan.files, plan.removed)
+            gone = by_hour(plan.files, plan.removed)
+            forgotten = by_hour(plan.files, plan.forgotten)
+            gone.subtract(forgotten)
+            hours = {REMOVED: +gone, FORGOTTEN: forgotten}
 
             def stage(newest: Table, transaction: Transaction) -> int:
                 require(lake.storage, paths)
@@ -119,26 +147,28 @@ def compact(
             remove(lake.storage, paths)
             raise
         checkpoint("committed")
-    return CompactReport(
-        snapshot_id, len(plan.replaced), len(files), sum(file.rows for file in plan.replaced),
-        sum(map(len, plan.removed.values())), sum(len(rows) for rows, _ in plan.sessions.values()), plan.enriched,
-        tuple(np.array(sorted(plan.dates), "datetime64[D]").astype(str).tolist()),
-    )  # fmt: skip
+    return plan.report(snapshot_id, len(files))
 
 
-def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None) -> _Plan:
+def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tombstone | None) -> _Plan:
     new = {index for index, file in enumerate(files) if file.appended}
     dates = {files[index].date for index in new}
     removed = duplicates(files, dates) if new else {}
+    forgotten = {} if forget is None else covered(files, forget, removed)
+    removed = {index: _both(removed.get(index), forgotten.get(index)) for index in {*removed, *forgotten}}
     # A removed row may have held a session together that reaches into the next date.
     reach = range(gap_ms // DAY_MS + 2)
     dates |= {files[index].date + days for index in removed for days in reach}
-    sessions = changed_sessions(files, removed, dates, gap_ms) if new else {}
+    sessions = changed_sessions(files, removed, dates, gap_ms) if new or removed else {}
     chosen = new | set(removed) | set(sessions)
     if enrich is not None:
         flagged = (index for index, file in enumerate(files) if file.kind is Kind.FLAGGED and index not in chosen)
         chosen |= {index for index in flagged if _enrich(read(files[index]), enrich)[1]}
-    return _Plan(files, removed, sessions, dates, _packs(files, chosen))
+    return _Plan(files, removed, forgotten, sessions, dates, _packs(files, chosen))
+
+
+def _both(one: Indices | None, other: Indices | None) -> Indices:
+    return np.sort(np.concatenate([each for each in (one, other) if each is not None]))
 
 
 def _packs(files: list[LiveFile], chosen: set[int]) -> list[list[int]]:
@@ -234,17 +264,15 @@ def _stage(
     replaced: list[LiveFile],
     files: Iterable[DataFile],
     entries: dict[str, str],
-    hours: Counter[int],
+    hours: dict[str, Counter[int]],
 ) -> int:
     """Stage the replacement on the newest snapshot, whose entries are copied forward."""
     live = {file.location for file in lake.live_files(table)}
     if not live.issuperset(file.location for file in replaced):
         raise StateError("another compaction has replaced files that this one read; nothing was changed, run it again")
-    if hours:
-        counts = Counter(removed_by_hour(table))
-        counts.update(hours)
-        newest = dict(sorted(counts.items())[-_REMOVED_HOURS_MAX:])
-        transaction.set_properties({REMOVED: json.dumps(newest)})
+    for name, counts in hours.items():
+        if counts:
+            transaction.set_properties(added(table, name, counts))
     summary = {**offsets.carried(table.current_snapshot()), **entries}
     with transaction.update_snapshot(snapshot_properties=summary).overwrite() as overwrite:
         # Else a filter of one term for each partition would be evaluated for every manifest.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ DATE: Final = "event_date"
 GROUP: Final = "event_group"
 #: The table's property with the exact duplicates removed, per hour of ``received_at``: JSON {ms: rows}.
 REMOVED: Final = "eventmill.removed"
+#: The same of rows that were forgotten.
+FORGOTTEN: Final = "eventmill.forgotten"
+_COUNTED_HOURS_MAX: Final = 10_000
 _ATTEMPTS: Final = 100
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
 #: What Iceberg has no type for.
@@ -80,9 +84,17 @@ COLUMNS: Final = arrow_schema()
 _TIMESTAMP_ID: Final = COLUMNS.get_field_index("timestamp") + 1
 
 
-def removed_by_hour(table: Table) -> dict[int, int]:
-    """Exact duplicates that compaction has removed, per hour of ``received_at`` (its start, ms since the epoch)."""
-    return {int(hour): count for hour, count in json.loads(table.metadata.properties.get(REMOVED, "{}")).items()}
+def by_hour(table: Table, name: str) -> dict[int, int]:
+    """Rows per hour of ``received_at`` (its start, ms since the epoch): exact duplicates that compaction has ``REMOVED``, or
+    what was ``FORGOTTEN``."""
+    return {int(hour): count for hour, count in json.loads(table.metadata.properties.get(name, "{}")).items()}
+
+
+def added(table: Table, name: str, more: Counter[int]) -> dict[str, str]:
+    """The table's property with ``more`` rows of each hour."""
+    counts = Counter(by_hour(table, name))
+    counts.update(more)
+    return {name: json.dumps(dict(sorted(counts.items())[-_COUNTED_HOURS_MAX:]))}
 
 
 class CommitUnknown(StoreUnavailable):

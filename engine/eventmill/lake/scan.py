@@ -15,7 +15,7 @@ from eventmill.core.errors import QueryError
 from eventmill.core.schema import Flag
 from eventmill.lake.duplicates import HOUR_MS, contains, mixed, repeated, words
 from eventmill.lake.files import DAY_MS, read, stream
-from eventmill.lake.iceberg import LakeTable, LiveFile, removed_by_hour
+from eventmill.lake.iceberg import FORGOTTEN, REMOVED, LakeTable, LiveFile, by_hour
 
 #: Rows whose ids are compared at once, at 8 bytes each; a lake of more is read several times.
 ROWS_MAX: Final = 50_000_000
@@ -25,13 +25,14 @@ Words = npt.NDArray[np.uint64]
 
 
 class HourCount(NamedTuple):
-    """One hour of ``received_at`` (``hour``: its start, ms since the epoch): rows, distinct event ids, and exact
-    duplicates that compaction removed."""
+    """One hour of ``received_at`` (``hour``: its start, ms since the epoch): rows, distinct event ids, exact duplicates
+    that compaction removed, and rows that were forgotten."""
 
     hour: int
     rows: int
     distinct: int
     removed: int
+    forgotten: int = 0
 
 
 def counts_by_hour(lake: LakeTable, *, rows_max: int = ROWS_MAX) -> list[HourCount]:
@@ -53,10 +54,10 @@ def counts_by_hour(lake: LakeTable, *, rows_max: int = ROWS_MAX) -> list[HourCou
                     rows[hour] += len(part)
         suspects = {hour: repeated(np.concatenate(parts)) for hour, parts in hashes.items()}
         extra.update(_repeats(files, {hour: found for hour, found in suspects.items() if len(found)}))
-    removed = removed_by_hour(table)
+    removed, forgotten = by_hour(table, REMOVED), by_hour(table, FORGOTTEN)
     return [
-        HourCount(hour, rows[hour], rows[hour] - extra[hour], removed.get(hour, 0))
-        for hour in sorted(set(rows) | set(removed))
+        HourCount(hour, rows[hour], rows[hour] - extra[hour], removed.get(hour, 0), forgotten.get(hour, 0))
+        for hour in sorted(set(rows) | set(removed) | set(forgotten))
     ]
 
 

@@ -29,9 +29,16 @@ class Lake(LakeTable):
         super().__init__(folder, partitions_max, settings=settings)
         self._writer = LakeWriter(self, topic=Topic.ENRICHED, checkpoint=checkpoint)
 
-    def append(self, batch: pa.RecordBatch | pa.Table, *, group: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    def append(
+        self,
+        batch: pa.RecordBatch | pa.Table,
+        *,
+        group: str,
+        ranges: Mapping[int, tuple[int, int]],
+        forgotten: pa.Table | None = None,
+    ) -> None:
         """See ``LakeWriter.append``."""
-        self._writer.append(batch, group=group, ranges=ranges)
+        self._writer.append(batch, group=group, ranges=ranges, forgotten=forgotten)
 
     def committed_offset(self, partition: int = 0) -> int:
         """The next offset to store. Raises ``StateError`` when the newest snapshot carries no offsets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -9,9 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.table import Table, Transaction
 
+from eventmill.core import ledger
+from eventmill.core.frame import to_batch
 from eventmill.lake import offsets
 from eventmill.lake.files import FileWriter, partition, remove, require
-from eventmill.lake.iceberg import CommitUnknown, LakeTable
+from eventmill.lake.iceberg import FORGOTTEN, CommitUnknown, LakeTable, added
 from eventmill.lake.maintain import SNAPSHOTS_KEPT, expire_snapshots
 
 #: A commit's cost grows with the snapshots there are (by 3 ms of CPU each).
@@ -37,10 +40,17 @@ class LakeWriter:
         """The next offset to store."""
         return offsets.committed(self.lake.load().current_snapshot(), self._topic, partition)
 
-    def append(self, batch: pa.RecordBatch | pa.Table, *, group: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    def append(
+        self,
+        batch: pa.RecordBatch | pa.Table,
+        *,
+        group: str,
+        ranges: Mapping[int, tuple[int, int]],
+        forgotten: pa.Table | None = None,
+    ) -> None:
         """Store the rows (EVENT) and each partition's offsets (from inclusive, to exclusive) in one commit.
 
-        Ranges that are stored already are passed over.
+        Ranges that are stored already are passed over. ``forgotten`` are rows of the ranges that are counted only.
 
         Raises ``StateError`` when a range leaves a gap or overlaps, ``StoreError`` when the store cannot take it;
         nothing of the batch is visible then.
@@ -60,6 +70,9 @@ class LakeWriter:
                     if self._covers(table, group, ranges):
                         return None
                     require(self.lake.storage, paths)
+                    if forgotten is not None:
+                        hours = Counter(dict(ledger.hours(to_batch(forgotten))))
+                        transaction.set_properties(added(table, FORGOTTEN, hours))
                     summary = self._summary(table.current_snapshot(), events, group, ranges)
                     with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
                         for file in files:

@@ -85,6 +85,15 @@ class LocalTransaction:
             (group, self._topics[topic], partition),
         )
 
+    def replace_frames(self, frames: Iterable[tuple[int, Frame]]) -> None:
+        """Put other contents into frames (by row id); what stood there is overwritten with zeros on disk."""
+        self._connection.execute("PRAGMA secure_delete = ON")
+        self._connection.executemany(
+            "UPDATE frames SET events = ?, checksum = ?, payload = ? WHERE id = ?",
+            [(other.events, checksum(other.payload), other.payload, row_id) for row_id, other in frames],
+        )
+        self._connection.execute("PRAGMA secure_delete = OFF")
+
     def delete_frames(self, first_id: int, end_id: int, older_than_ms: int, frames_max: int) -> int:
         """Delete the oldest frames of an id range that were appended before ``older_than_ms``; gives how many."""
         cursor = self._connection.execute(

@@ -21,7 +21,7 @@ from eventmill.net.keys import Keys, WriteKeys, fingerprint, key_of_header
 from eventmill.net.messages import JSON, Request, Response
 
 #: What changes what is stored, or reads files of the server.
-CHANGES: Final = frozenset(["/v1/replay", "/v1/flush", "/v1/compact", "/v1/judge"])
+CHANGES: Final = frozenset(["/v1/replay", "/v1/flush", "/v1/compact", "/v1/judge", "/v1/forget"])
 #: What shows figures of the whole server, or a single event of whichever project.
 WHOLE: Final = ("/v1/status", "/v1/audit", "/v1/pipeline", "/v1/trace/", "/v1/summary")
 _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="eventmill"'}

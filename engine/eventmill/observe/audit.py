@@ -1,4 +1,5 @@
-"""The ledger's proof: per hour of ``received_at``, received = stored + duplicate + dead + in flight, in each store.
+"""The ledger's proof: per hour of ``received_at``, received = stored + duplicate + dead + forgotten + in flight, in each
+store.
 
 ``stored`` is counted in the stores themselves, ``in flight`` in the log's frames beyond each consumer's offset; the other
 counts were made durable in the same transactions as the rows that they count.
@@ -16,17 +17,20 @@ from eventmill.core.log import Count, Log
 from eventmill.core.schema import Hop, Topic
 
 STORES: Final = ("realtime", "lake")
+_TOTALS: Final = ("stored", "doubled", "in_flight", "missing", "forgotten")
 _READ_EVENTS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What one store holds of one hour: rows, distinct event ids, and exact duplicates that compaction removed."""
+    """What one store holds of one hour: rows, distinct event ids; exact duplicates that compaction removed, and what was
+    forgotten, as far as the store itself tells."""
 
     hour: int
     rows: int
     distinct: int
     removed: int = 0
+    forgotten: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class StoreBalance:
     doubled: int
     in_flight: int
     missing: int
+    forgotten: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class Audit:
         return sum(getattr(hour, name) for hour in self.hours)
 
     def store_total(self, store: str, name: str) -> int:
-        """The sum of one store's ``stored``, ``doubled``, ``in_flight`` or ``missing`` over all hours."""
+        """The sum of one store's ``stored``, ``doubled``, ``in_flight``, ``missing`` or ``forgotten`` over all hours."""
         return sum(getattr(hour.stores[store], name) for hour in self.hours)
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,10 +91,7 @@ class Audit:
             "rescued": self.rescued,
             "replayed": self.replayed,
             "dead_reasons": dict(self.dead_reasons),
-            "stores": {
-                store: {name: self.store_total(store, name) for name in ("stored", "doubled", "in_flight", "missing")}
-                for store in STORES
-            },
+            "stores": {store: {name: self.store_total(store, name) for name in _TOTALS} for store in STORES},
             "hours": [{**asdict(hour), "balanced": hour.balanced} for hour in self.hours],
         }
 
@@ -137,8 +139,11 @@ def _hour(
     for name, entries in held.items():
         entry = entries.get(hour, Stored(hour, 0, 0))
         flying = flights[name].get(hour, 0)
-        accounted = entry.rows + entry.removed + hops[Hop.DUPLICATE] + dead + flying
-        stores[name] = StoreBalance(entry.rows, entry.rows - entry.distinct, flying, hops[Hop.RECEIVED] - accounted)
+        # The lake's own table says what it has forgotten, the ledger what the real-time store has.
+        forgotten = hops[Hop.FORGOTTEN] if name == "realtime" else entry.forgotten
+        accounted = entry.rows + entry.removed + hops[Hop.DUPLICATE] + dead + flying + forgotten
+        missing = hops[Hop.RECEIVED] - accounted
+        stores[name] = StoreBalance(entry.rows, entry.rows - entry.distinct, flying, missing, forgotten)
     return HourBalance(hour, hops[Hop.RECEIVED], hops[Hop.ACCEPTED], hops[Hop.DUPLICATE], dead, stores)
 
 

@@ -16,6 +16,8 @@ from eventmill.net.messages import Request, Response
 from eventmill.observe.pipeline import SAMPLES_MAX
 from eventmill.query.live import PATH as LIVE
 from eventmill.serve.engine import Engine
+from eventmill.serve.forgetting import asked, forget_running
+from eventmill.serve.upkeep import planned
 
 _TRACE: Final = "/v1/trace/"
 _HOURS: Final = 48
@@ -67,6 +69,13 @@ class EngineApi:
                 return Response.json(200, {store: verdict.as_dict() for store, verdict in verdicts.items()})
             if request.path == "/v1/summary":
                 return Response.json(200, await asyncio.to_thread(self._engine.summary))
+            if request.path == "/v1/forget" and request.method == "POST":
+                wanted, dry_run = asked(request.body)
+                receipt = await asyncio.to_thread(forget_running, self._engine, wanted, dry_run=dry_run)
+                return Response.json(200, receipt)
+            if request.path == "/v1/compact" and request.method == "POST" and request.query.get("dry_run"):
+                planning = asyncio.to_thread(planned, self._engine.stores.lake, self._engine.config)
+                return Response.json(200, await planning)
             if request.path == "/v1/compact" and request.method == "POST":
                 return Response.json(200, await asyncio.to_thread(self._engine.compact))
         except QueryError as error:

@@ -16,6 +16,7 @@ from eventmill.core.config import Config
 from eventmill.core.errors import ConfigError, StateError
 from eventmill.core.log import Log
 from eventmill.core.schema import LOGGED, Flag, Hop, Topic
+from eventmill.core.tombstones import record, recorded
 from eventmill.serve.engine import Engine
 from eventmill.serve.engine_log import open_log
 from eventmill.serve.folder import DataFolder, existing
@@ -71,6 +72,9 @@ def _copy(config: Config, fresh: Config, since_ms: int, until_ms: int) -> int:
     source, target = open_log(config), open_log(fresh)
     total = 0
     try:
+        for each in recorded(source).tombstones:  # what was forgotten stays so
+            with target.transaction() as transaction:
+                transaction.append([record(each)])
         for batch in _batches(source, since_ms, until_ms):
             total += batch.num_rows
             with target.transaction() as transaction:

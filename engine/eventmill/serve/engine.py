@@ -21,6 +21,7 @@ from eventmill.core.config import Config
 from eventmill.core.errors import LogUnavailable, StateError
 from eventmill.core.schema import Hop, Reason, Topic
 from eventmill.core.tail import Tail
+from eventmill.core.tombstones import Tombstones, recorded
 from eventmill.generate.oracle import Verdict, judge, stored_rows
 from eventmill.generate.truth import TruthFile
 from eventmill.lake.table import Lake
@@ -37,6 +38,7 @@ from eventmill.query.callers import Callers
 from eventmill.query.service import QueryService
 from eventmill.serve.dimensions import Counted
 from eventmill.serve.engine_log import open_log
+from eventmill.serve.forgetting import resume_running
 from eventmill.serve.mend import mended
 from eventmill.serve.processing import build_processing
 from eventmill.serve.worker import Worker
@@ -77,6 +79,7 @@ class Stores:
         self.log = open_log(config, name="sink")
         self.realtime = RealtimeStore(config.realtime_dir)
         self.lake = Lake(config.lake_dir, config.lake.partitions_max, settings=config.lake)
+        self.tombstones = Tombstones(recorded(self.log).tombstones)
 
     def audit(self) -> Audit:
         """The ledger's proof. Nothing may be consumed meanwhile."""
@@ -139,6 +142,7 @@ class Engine:
             events_max=config.realtime.batch_events_max,
             interval_ms=parse_duration_ms(config.realtime.batch_interval),
             tail=tail,
+            tombstones=self.stores.tombstones,
         )
         self._lake = LakeRunner(
             log,
@@ -146,6 +150,7 @@ class Engine:
             events_max=config.lake.batch_events_max,
             interval_ms=parse_duration_ms(config.lake.batch_interval),
             tail=tail,
+            tombstones=self.stores.tombstones,
         )
         self._rescue: Rescue | None = None
         self.query = QueryService(
@@ -281,6 +286,7 @@ class Engine:
             try:
                 self.status()
                 self.trim_log()
+                resume_running(self)
                 if time.monotonic() - compacted >= every_s:
                     compacted = time.monotonic()
                     self.compact()
@@ -293,7 +299,7 @@ class Engine:
         """Drop what the log's retention allows."""
         now, log = now_ms(), self.config.log
         for topic in Topic:
-            if topic is Topic.SCHEMAS:
+            if topic in (Topic.SCHEMAS, Topic.TOMBSTONES):
                 continue  # small, and what raw means hangs on all of it
             retention = log.dead_retention if topic is Topic.DEAD else log.retention
             self.stores.log.trim(topic, 0, now - parse_duration_ms(retention))

@@ -29,20 +29,20 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = unix.connect_blocking(self._path, _TIMEOUT_S)
 
 
-def ask(config: Config, method: str, path: str) -> Any:
+def ask(config: Config, method: str, path: str, body: bytes = b"") -> Any:
     """One answer of the running engine, decoded. Raises ``StoreError`` when it gives none."""
     connection = _UnixConnection(config.data / ENGINE_SOCKET)
     try:
-        connection.request(method, path)
+        connection.request(method, path, body)
         response = connection.getresponse()
-        body = response.read()
+        content = response.read()
     except OSError as error:
         raise StoreError(
             f"a process holds {config.data} but does not answer ({error}); if it is starting, try again"
         ) from error
     finally:
         connection.close()
-    answer = orjson.loads(body)
+    answer = orjson.loads(content)
     if response.status >= 400 and "error" in answer:
         raise StoreError(answer["error"])
     return answer

@@ -6,16 +6,28 @@ from typing import Any
 
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
-from eventmill.lake.compact import Enrich, compact
+from eventmill.lake.compact import Enrich, Progress, compact
 from eventmill.lake.maintain import maintain
 from eventmill.lake.table import Lake
 
 
-def keep_up(lake: Lake, config: Config, *, put_right: Enrich | None = None) -> dict[str, Any]:
+def planned(lake: Lake, config: Config) -> dict[str, Any]:
+    """What a compaction would do; nothing is changed."""
+    gap_ms = parse_duration_ms(config.process.session_gap)
+    return compact(lake, gap_ms=gap_ms, now_ms=now_ms(), dry_run=True).as_dict()
+
+
+def keep_up(
+    lake: Lake,
+    config: Config,
+    *,
+    put_right: Enrich | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> dict[str, Any]:
     """Compact the lake, expire old snapshots and remove unreferenced files; gives both reports as one.
 
-    ``put_right`` gets the rows that are flagged as unknown, and gives them back.
+    ``put_right`` gets the rows that are flagged as unknown, and gives them back; ``progress`` is told rows done and in all.
     """
     gap_ms = parse_duration_ms(config.process.session_gap)
-    compacted = compact(lake, gap_ms=gap_ms, now_ms=now_ms(), enrich=put_right)
+    compacted = compact(lake, gap_ms=gap_ms, now_ms=now_ms(), enrich=put_right, progress=progress)
     return {**compacted.as_dict(), **maintain(lake, now_ms=now_ms()).as_dict()}

@@ -18,10 +18,11 @@ from typing import Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from eventmill.core import frame, groups
+from eventmill.core import frame, groups, ledger
 from eventmill.core.log import Intent, Log
-from eventmill.core.schema import EVENT, Topic
+from eventmill.core.schema import EVENT, Hop, Topic
 from eventmill.core.tail import StoredBatch, Tail
+from eventmill.core.tombstones import Tombstones
 
 #: All that is left of a range.
 _ALL: Final = 1 << 62
@@ -38,8 +39,11 @@ class TokenStore(Protocol):
 class OffsetStore(Protocol):
     """A store that commits offsets together with rows."""
 
-    def append(self, batch: pa.Table, *, group: str, ranges: Mapping[int, tuple[int, int]]) -> None:
-        """Store the rows and each partition's offset range in one commit; what is stored already is passed over."""
+    def append(
+        self, batch: pa.Table, *, group: str, ranges: Mapping[int, tuple[int, int]], forgotten: pa.Table | None = None
+    ) -> None:
+        """Store the rows, each partition's offset range, and how many rows of each hour are ``forgotten``, in one commit;
+        what is stored already is passed over."""
         ...
 
     def committed_offset(self, partition: int) -> int:
@@ -82,10 +86,12 @@ class SinkRunner:
         events_max: int,
         interval_ms: int,
         tail: Tail | None = None,
+        tombstones: Tombstones | None = None,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._log = log
         self._tail = tail
+        self._tombstones = tombstones or Tombstones()
         self._events_max = events_max
         self._interval_s = interval_ms / 1000
         self._checkpoint = checkpoint
@@ -144,6 +150,11 @@ class SinkRunner:
         frames = self._log.read(Topic.ENRICHED, partition, from_offset, events_max=events_max, to_offset=to_offset)
         return [StoredBatch(stored.offset, frame.conform(frame.decode(stored), EVENT)) for stored in frames]
 
+    def _kept(self, rows: pa.Table) -> tuple[pa.Table, pa.Table | None]:
+        """What is to be stored, and what has been forgotten (null: nothing)."""
+        mask = self._tombstones.mask(rows)
+        return (rows, None) if mask is None else (rows.filter(pa.array(~mask)), rows.filter(pa.array(mask)))
+
     def _committed(self) -> dict[int, int]:
         return {
             each: self._log.committed(self.group, Topic.ENRICHED, each) for each in self._log.partitions(Topic.ENRICHED)
@@ -163,9 +174,12 @@ class RealtimeRunner(SinkRunner):
         events_max: int,
         interval_ms: int,
         tail: Tail | None = None,
+        tombstones: Tombstones | None = None,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
-        super().__init__(log, events_max=events_max, interval_ms=interval_ms, tail=tail, checkpoint=checkpoint)
+        super().__init__(
+            log, events_max=events_max, interval_ms=interval_ms, tail=tail, tombstones=tombstones, checkpoint=checkpoint
+        )
         self._store = store
 
     def recover(self) -> None:
@@ -189,9 +203,12 @@ class RealtimeRunner(SinkRunner):
         self._insert(taken)
 
     def _insert(self, taken: Taken) -> None:
-        self._store.insert(with_log_offset(taken.placed()), taken.token)
+        rows, forgotten = self._kept(with_log_offset(taken.placed()))
+        self._store.insert(rows, taken.token)
         self._checkpoint("inserted")
         with self._log.transaction() as transaction:
+            if forgotten is not None:
+                transaction.count(ledger.counts(Hop.FORGOTTEN, frame.to_batch(forgotten)))
             for partition, (_, end) in taken.ranges.items():
                 transaction.commit_offset(self.group, Topic.ENRICHED, partition, end)
                 transaction.clear_intent(self.group, Topic.ENRICHED, partition)
@@ -211,9 +228,12 @@ class LakeRunner(SinkRunner):
         events_max: int,
         interval_ms: int,
         tail: Tail | None = None,
+        tombstones: Tombstones | None = None,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
-        super().__init__(log, events_max=events_max, interval_ms=interval_ms, tail=tail, checkpoint=checkpoint)
+        super().__init__(
+            log, events_max=events_max, interval_ms=interval_ms, tail=tail, tombstones=tombstones, checkpoint=checkpoint
+        )
         self._store = store
 
     def recover(self) -> None:
@@ -224,8 +244,8 @@ class LakeRunner(SinkRunner):
 
     def write(self, taken: Taken) -> None:
         """Append with offsets, then tell the log."""
-        events = pa.Table.from_batches([stored.events for stored in taken.placed()])
-        self._store.append(events, group=self.group, ranges=taken.ranges)
+        events, forgotten = self._kept(pa.Table.from_batches([stored.events for stored in taken.placed()]))
+        self._store.append(events, group=self.group, ranges=taken.ranges, forgotten=forgotten)
         self._checkpoint("appended")
         self._commit({partition: end for partition, (_, end) in taken.ranges.items()})
 

@@ -24,7 +24,7 @@ from eventmill.core import groups
 from eventmill.core.clock import now_ms
 from eventmill.core.config import Config
 from eventmill.core.errors import LogUnavailable, StateError
-from eventmill.core.log import Count, Intent, StoredFrame
+from eventmill.core.log import Count, Frame, Intent, StoredFrame
 from eventmill.core.schema import Topic
 from eventmill.core.threads import name_thread
 from eventmill.log.kafka import messages
@@ -312,6 +312,10 @@ class KafkaLog:
 
     def trim(self, topic: Topic, partition: int, older_than_ms: int) -> int:
         """The brokers trim by the topics' retention: nothing is left to do here."""
+        return 0
+
+    def rewrite(self, topic: Topic, partition: int, end: int, change: Callable[[StoredFrame], Frame | None]) -> int:
+        """A topic cannot be changed: its retention ends what it holds."""
         return 0
 
     def close(self) -> None:

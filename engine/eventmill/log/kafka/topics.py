@@ -47,7 +47,7 @@ def wanted(config: Config) -> list[Wanted]:
     keep = {**copies, "cleanup.policy": "delete", "retention.ms": str(parse_duration_ms(config.log.retention))}
     forever = {**copies, "cleanup.policy": "delete", "retention.ms": "-1"}
     dead = {**keep, "retention.ms": str(parse_duration_ms(config.log.dead_retention))}
-    settings = {Topic.DEAD: dead, Topic.SCHEMAS: forever}
+    settings = {Topic.DEAD: dead, Topic.SCHEMAS: forever, Topic.TOMBSTONES: forever}
     found = [
         Wanted(
             f"{config.log.prefix}.{topic}",

@@ -48,7 +48,7 @@ export function render(root, { params, keep, signal }) {
   }
 
   const prove = h("button.main", { type: "button", onclick: () => show(proof, (mine) => audit(mine), signal) }, "Prove the balance");
-  fill(root, head("Pipeline", "Received = stored + duplicate + dead + in flight, hour by hour",
+  fill(root, head("Pipeline", "Received = stored + duplicate + dead + forgotten + in flight, hour by hour",
     segments("Hours shown", SPANS, hours, (chosen) => { hours = chosen; keep({ hours: chosen }); refresh(); }), prove),
   h("div.stack", figures, proof,
     card("The ledger by hour of receipt", "Each event is in exactly one column", ledger),

@@ -1,0 +1,245 @@
+"""Forgetting a user, an event or a time range: both stores, the log, the dead letters, and whatever would bring it back.
+
+In this order, so that each step may be repeated after a crash: the tombstone stands on the log, from where the sinks apply it;
+what there is is counted, and the counts are recorded in the transaction that enters them into the ledger; then the real-time
+store, the lake and the log are rid of it. The receipt is written before and after.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from eventmill.core import frame, groups
+from eventmill.core.clock import now_ms, parse_duration_ms
+from eventmill.core.config import Config
+from eventmill.core.errors import ConfigError, StoreError
+from eventmill.core.log import Count, Frame, Log, StoredFrame
+from eventmill.core.schema import DEAD, Hop, Topic
+from eventmill.core.tombstones import Tombstone, Tombstones, digest, record, recorded
+from eventmill.lake.compact import compact
+from eventmill.lake.forget import covered
+from eventmill.lake.maintain import maintain
+from eventmill.lake.table import Lake
+from eventmill.sinks.realtime import forget as realtime
+from eventmill.sinks.realtime.store import RealtimeStore
+
+_READ_EVENTS: Final = 50_000
+#: Topics that hold events, and who must have taken a frame before it is touched.
+_TOPICS: Final = {
+    Topic.RAW: (groups.PROCESS,),
+    Topic.SUSPECTS: (groups.RESCUE,),
+    Topic.ENRICHED: (groups.REALTIME, groups.LAKE),
+    Topic.DEAD: (),
+}
+
+
+class _Stores(Protocol):
+    @property
+    def log(self) -> Log: ...
+    @property
+    def realtime(self) -> RealtimeStore: ...
+    @property
+    def lake(self) -> Lake: ...
+    @property
+    def tombstones(self) -> Tombstones: ...
+
+
+def tombstone(user: str | None, event: str | None, from_ms: int | None, to_ms: int | None) -> Tombstone:
+    """Of what there is now. Raises ``ConfigError`` when nothing is named, or nothing can be meant."""
+    if user is None and event is None and from_ms is None and to_ms is None:
+        raise ConfigError(
+            "say what to forget: --user ID, --event NAME, --from TIME, --to TIME, or some of them together"
+        )
+    if "" in (user, event):
+        raise ConfigError("an empty user or event is nobody's and nothing's; name one")
+    if from_ms is not None and to_ms is not None and from_ms >= to_ms:
+        raise ConfigError("--from must lie before --to")
+    return Tombstone(uuid.uuid4().hex, now_ms(), None if user is None else digest(user), event, from_ms, to_ms)
+
+
+def survey(stores: _Stores, wanted: Tombstone) -> dict[str, Any]:
+    """What is there of it, by store and topic. Nothing may be consumed meanwhile."""
+    files = stores.lake.live_files()
+    rows = covered(files, wanted)
+    topics: dict[str, dict[str, int]] = {}
+    for topic, partition, end in _places(stores.log):
+        found = _count(stores.log, topic, partition, end, wanted)
+        sums = topics.setdefault(str(topic), {"frames": 0, "events": 0})
+        sums["frames"] += found[0]
+        sums["events"] += found[1]
+    return {
+        "realtime": realtime.count(stores.realtime, wanted),
+        "lake": {"files": len(rows), "rows": sum(map(len, rows.values()))},
+        "topics": topics,
+    }
+
+
+def forget(
+    stores: _Stores, config: Config, wanted: Tombstone, *, checkpoint: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Delete it; gives the receipt. Nothing may be consumed meanwhile, and every insert must have come to its end.
+
+    Raises ``StoreError``. What has begun is ended by ``resume``.
+    """
+    receipt = _write(config, {"id": wanted.id, "at_ms": wanted.before_ms, "done": False, "what": _what(wanted)}, wanted)
+    checkpoint("receipt")
+    return _carry_out(stores, config, wanted, receipt, checkpoint)
+
+
+def resume(
+    stores: _Stores, config: Config, *, checkpoint: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """End what a crash has interrupted; gives the receipts."""
+    receipts = []
+    for path in pending(config):
+        draft = orjson.loads(path.read_bytes())
+        wanted = Tombstone(**draft.pop("tombstone"))
+        receipts.append(_carry_out(stores, config, wanted, draft, checkpoint))
+    return receipts
+
+
+def pending(config: Config) -> list[Path]:
+    """Receipts of what has begun and not ended."""
+    return sorted((config.data / "forgotten").glob("*.pending.json"))
+
+
+def _carry_out(
+    stores: _Stores, config: Config, wanted: Tombstone, receipt: dict[str, Any], checkpoint: Callable[[str], None]
+) -> dict[str, Any]:
+    _refuse_open_inserts(stores.log)
+    known = recorded(stores.log)
+    if all(each.id != wanted.id for each in known.tombstones):
+        with stores.log.transaction() as transaction:
+            transaction.append([record(wanted)])
+    stores.tombstones.add(wanted)
+    checkpoint("tombstone")
+    counted = known.counted.get(wanted.id)
+    if counted is None:
+        counted = survey(stores, wanted)
+        with stores.log.transaction() as transaction:
+            transaction.append([record(wanted, counted)])
+            transaction.count([Count(Hop.FORGOTTEN, hour, rows) for hour, rows in counted["realtime"]["hours"]])
+    checkpoint("counted")
+    realtime.delete(stores.realtime, wanted)
+    checkpoint("realtime")
+    compact(stores.lake, gap_ms=parse_duration_ms(config.process.session_gap), now_ms=now_ms(), forget=wanted)
+    checkpoint("lake")
+    # What held the rows must go now, and not when its time has come.
+    tidied = maintain(stores.lake, now_ms=now_ms(), snapshots_kept=1, grace_ms=0)
+    checkpoint("files")
+    kept = _scrub(stores.log, wanted, counted["topics"])
+    checkpoint("log")
+    receipt |= {
+        "done": True,
+        "done_at_ms": now_ms(),
+        "realtime": {name: counted["realtime"][name] for name in ("rows", "parts")},
+        "lake": {
+            **counted["lake"], "files_deleted": tidied.files_removed, "snapshots_expired": tidied.snapshots_expired
+        },
+        "topics": counted["topics"],
+        "dead_letters": counted["topics"][Topic.DEAD]["events"],
+        "left_to_retention": kept,
+    }  # fmt: skip
+    return _write(config, receipt, None)
+
+
+def _what(wanted: Tombstone) -> dict[str, Any]:
+    named = {"user_sha256": wanted.user, "event": wanted.event, "from_ms": wanted.from_ms, "to_ms": wanted.to_ms}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _refuse_open_inserts(log: Log) -> None:
+    for partition in log.partitions(Topic.ENRICHED):
+        if log.intent(groups.REALTIME, Topic.ENRICHED, partition) is not None:
+            raise StoreError("an insert into the real-time store is not at its end; try again when the engine is well")
+
+
+def _places(log: Log) -> list[tuple[Topic, int, int]]:
+    """Topic, partition, and the offset below which nobody has still to read."""
+    return [
+        (topic, each, min((log.committed(group, topic, each) for group in takers), default=log.end_offset(topic, each)))
+        for topic, takers in _TOPICS.items()
+        for each in log.partitions(topic)
+    ]
+
+
+def _without(stored: StoredFrame, wanted: Tombstone) -> tuple[pa.RecordBatch, int]:
+    """What stays of a frame, and how many events go."""
+    batch = frame.decode(stored)
+    gone = _letters(batch, wanted) if stored.topic is Topic.DEAD else wanted.mask(batch)
+    return batch.filter(pa.array(~gone)), int(np.count_nonzero(gone))
+
+
+def _letters(batch: pa.RecordBatch, wanted: Tombstone) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    received = batch.column("received_at").cast(pa.int64()).to_pylist()
+    letters = frame.conform(batch, DEAD)
+    gone = []
+    columns = (letters.column("payload").to_pylist(), letters.column("event").to_pylist(), received)
+    for payload, event, at in zip(*columns, strict=True):
+        try:
+            client = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            client = None
+        client = client if isinstance(client, dict) else {}
+        gone.append(wanted.covers_letter(client.get("userId"), event or client.get("event"), at))
+    return np.array(gone, np.bool_)
+
+
+def _count(log: Log, topic: Topic, partition: int, end: int, wanted: Tombstone) -> tuple[int, int]:
+    frames = events = 0
+    position = log.start_offset(topic, partition)
+    while position < end:
+        found = log.read(topic, partition, position, events_max=_READ_EVENTS, to_offset=end)
+        if not found:
+            break
+        position = found[-1].offset + 1
+        gone = [_without(stored, wanted)[1] for stored in found]
+        frames += int(np.count_nonzero(gone))
+        events += sum(gone)
+    return frames, events
+
+
+def _scrub(log: Log, wanted: Tombstone, counted: dict[str, dict[str, int]]) -> list[str]:
+    """Take it out of the log's frames; gives the topics that hold it until their retention is over."""
+
+    def change(stored: StoredFrame) -> Frame | None:
+        rest, gone = _without(stored, wanted)
+        return frame.encode(stored.topic, rest) if gone else None
+
+    places = _places(log)
+    for topic, partition, end in places:
+        if counted[topic]["events"]:
+            log.rewrite(topic, partition, end, change)
+    left = (
+        str(topic)
+        for topic, partition, end in places
+        if counted[topic]["events"] and _count(log, topic, partition, end, wanted)[1]
+    )
+    return sorted(set(left))
+
+
+def _write(config: Config, receipt: dict[str, Any], wanted: Tombstone | None) -> dict[str, Any]:
+    """Durable, for its owner's eyes only; with a tombstone it is one of what has only begun."""
+    folder = config.data / "forgotten"
+    folder.mkdir(exist_ok=True)
+    unfinished, finished = folder / f"{receipt['id']}.pending.json", folder / f"{receipt['id']}.json"
+    content = receipt if wanted is None else receipt | {"tombstone": wanted.as_dict()}
+    draft = folder / f"{receipt['id']}.part"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    draft.replace(unfinished if wanted is not None else finished)
+    if wanted is None:
+        unfinished.unlink(missing_ok=True)
+    return receipt | {"receipt": str(finished)}

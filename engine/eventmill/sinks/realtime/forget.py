@@ -1,0 +1,102 @@
+"""Deleting what a tombstone covers from the real-time store, and putting its roll-ups right.
+
+Roll-ups first, then the events: while the events are there, what has to be put right can be found again, so all of it may be
+repeated after a crash. Each partition of a roll-up is replaced in one step by a copy that was computed beside it. Nothing may
+be inserted meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from eventmill.core.tombstones import SALT, Tombstone
+from eventmill.sinks.realtime import ddl
+from eventmill.sinks.realtime.store import RealtimeStore
+
+#: A roll-up's rows are made of the events with the same values of these: (in the roll-up, over the events).
+_KEYS: Final = {
+    ddl.MINUTES.name: ("minute, event", "toStartOfMinute(timestamp) AS minute, event"),
+    ddl.SESSIONS.name: ("session_id, day", "session_id, toDate(timestamp) AS day"),
+}
+_HOURS: Final = "toInt64(toUnixTimestamp(toStartOfHour(received_at))) * 1000"
+
+
+def condition(tombstone: Tombstone) -> str:
+    """What it covers of ``eventmill.events``, as SQL; the same as ``Tombstone.mask``. It holds no text that anybody chose."""
+    before = _moment(tombstone.before_ms)
+    terms = [f"(timestamp < {before} OR received_at < {before})"]
+    if tombstone.from_ms is not None:
+        terms.append(f"timestamp >= {_moment(tombstone.from_ms)}")
+    if tombstone.to_ms is not None:
+        terms.append(f"timestamp < {_moment(tombstone.to_ms)}")
+    if tombstone.event is not None:
+        terms.append(f"event = unhex('{tombstone.event.encode().hex()}')")
+    if tombstone.user is not None:
+        terms.append(_user(tombstone.user))
+    return " AND ".join(terms)
+
+
+def _user(digest: str) -> str:
+    return f"lower(hex(SHA256(concat('{SALT}', ifNull(user_id, ''))))) = '{digest}' AND user_id IS NOT NULL"
+
+
+def _moment(ms: int) -> str:
+    return f"fromUnixTimestamp64Milli(toInt64({ms}), 'UTC')"
+
+
+def count(store: RealtimeStore, tombstone: Tombstone) -> dict[str, Any]:
+    """``rows`` covered, in how many ``parts``, and ``hours``: (hour of receipt in ms since the epoch, rows). Raises
+    ``StoreError``."""
+    where = condition(tombstone)
+    hours = store.query_arrow(f"SELECT {_HOURS} AS hour, count() FROM {ddl.EVENTS} WHERE {where} GROUP BY 1 ORDER BY 1")
+    pairs = list(zip(*(column.to_pylist() for column in hours.columns), strict=True)) if hours.num_rows else []
+    parts = store.query_arrow(f"SELECT uniqExact(_part) FROM {ddl.EVENTS} WHERE {where}")
+    return {"rows": sum(rows for _, rows in pairs), "parts": parts.column(0)[0].as_py(), "hours": pairs}
+
+
+def delete(store: RealtimeStore, tombstone: Tombstone) -> None:
+    """Delete the rows, and put the roll-ups right where the events that they were made of are all there; of older ones the
+    numbers stay, without the user's id. Safe to repeat. Raises ``StoreError``."""
+    where = condition(tombstone)
+    for table in ddl.ROLL_UPS:
+        _put_right(store, table, where)
+    if tombstone.user is not None:
+        # A session that the user's id stands in no longer has an event of theirs before the tombstone: see above.
+        store.command(
+            f"ALTER TABLE {ddl.SESSIONS.name} UPDATE user_id = NULL WHERE {_user(tombstone.user)} "
+            f"AND started < {_moment(tombstone.before_ms)} AND (session_id, day) NOT IN (SELECT session_id, "
+            f"toDate(timestamp) FROM {ddl.EVENTS} WHERE {_user(tombstone.user)} AND NOT ({where})) "
+            "SETTINGS mutations_sync = 2"
+        )
+    store.command(f"ALTER TABLE {ddl.EVENTS} DELETE WHERE {where} SETTINGS mutations_sync = 2")
+
+
+def _put_right(store: RealtimeStore, table: ddl.RollUp, where: str) -> None:
+    own, made = _KEYS[table.name]
+    beside = f"{table.name}_forget"
+    partitions = store.query_arrow(f"SELECT DISTINCT {table.partition} FROM {ddl.EVENTS} WHERE {where}")
+    for partition in partitions.column(0).to_pylist() if partitions.num_rows else []:
+        mine = f"(SELECT * FROM {ddl.EVENTS} WHERE {table.partition} = {partition})"
+        whole = f"""(
+            SELECT {own} FROM (
+                SELECT {made}, toInt64(count()) AS made, countIf({where}) AS gone FROM {mine} GROUP BY {own}
+                HAVING gone > 0
+            ) AS of_events ALL INNER JOIN (
+                SELECT {own}, toInt64(sum(events)) AS there FROM {table.name}
+                WHERE {ddl.partition_of_rows(table)} = {partition} GROUP BY {own}
+            ) AS of_roll_up USING ({own}) WHERE made = there)"""
+        kept = f"(SELECT * FROM {mine} WHERE NOT ({where}) AND ({_over_events(made)}) IN {whole})"
+        store.command(f"DROP TABLE IF EXISTS {beside} SYNC")
+        store.command(f"CREATE TABLE {beside} AS {table.name}")
+        store.command(
+            f"INSERT INTO {beside} SELECT * FROM {table.name} "
+            f"WHERE {ddl.partition_of_rows(table)} = {partition} AND ({own}) NOT IN {whole}"
+        )
+        store.command(f"INSERT INTO {beside} {table.query(kept)}")
+        store.command(f"ALTER TABLE {table.name} REPLACE PARTITION {partition} FROM {beside}")
+        store.command(f"DROP TABLE {beside} SYNC")
+
+
+def _over_events(made: str) -> str:
+    """The key's expressions over the events, without their names."""
+    return ", ".join(term.partition(" AS ")[0] for term in made.split(", "))
