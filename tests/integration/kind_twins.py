@@ -21,7 +21,15 @@ def chosen(rows: list[Row], body: Row) -> list[Row]:
 
 
 def passes(row: Row, filters: list[Row] | None) -> bool:
-    return all(meets(row, condition) for condition in filters or [])
+    return all(holds(row, condition) for condition in filters or [])
+
+
+def holds(row: Row, condition: Row) -> bool:
+    if "any" in condition:
+        return any(holds(row, each) for each in condition["any"])
+    if "all" in condition:
+        return all(holds(row, each) for each in condition["all"])
+    return meets(row, condition)
 
 
 def matches(row: Row, selection: Row | None) -> bool:

@@ -46,7 +46,16 @@ FILTERS = st.one_of(
     condition(st.sampled_from(FIELDS), COMPARED, st.sampled_from(VALUES)),
     condition(st.just("platform"), st.sampled_from(["eq", "ne"]), st.just("ios")),
 )
-FEW_FILTERS = st.one_of(st.none(), st.none(), st.none(), st.lists(FILTERS, max_size=2))
+GROUPED = st.recursive(
+    FILTERS,
+    lambda inner: st.tuples(st.sampled_from(["any", "any", "all"]), st.lists(inner, min_size=1, max_size=3)).map(
+        lambda pair: {pair[0]: pair[1]}
+    ),
+    max_leaves=5,
+)
+FEW_FILTERS = st.one_of(
+    st.none(), st.none(), st.none(), st.lists(FILTERS, max_size=2), st.lists(GROUPED, min_size=1, max_size=2)
+)
 
 
 def written(at: int) -> str:

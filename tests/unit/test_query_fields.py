@@ -20,6 +20,12 @@ JSON = st.recursive(
     max_leaves=8,
 )
 
+SET = {"field": "event", "op": "is_set"}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return SET if depth == 0 else {"any": [nested(depth - 1)]}
+
 
 @pytest.mark.parametrize(
     ("change", "says"),
@@ -49,6 +55,14 @@ JSON = st.recursive(
         ({"filter": []}, "there is no key 'filter'"),
         ({"filters": {}}, "filters must be a list"),
         ({"filters": ["x"]}, r"filters\[0\] must be an object"),
+        ({"filters": [{"any": []}]}, r"filters\[0\].any must be a list of at least one condition"),
+        ({"filters": [{"all": {}}]}, r"filters\[0\].all must be a list of at least one condition"),
+        ({"filters": [{"any": [SET], "all": [SET]}]}, r"filters\[0\] must be .*without other keys"),
+        ({"filters": [{"any": [SET], "op": "eq"}]}, r"filters\[0\] must be .*without other keys"),
+        ({"filters": [{"any": [SET, {"all": ["x"]}]}]}, r"filters\[0\].any\[1\].all\[0\] must be an object"),
+        ({"filters": [nested(5)]}, "4 deep"),
+        ({"filters": [{"any": [SET] * 26}, {"all": [SET] * 25}]}, "at most 50 conditions"),
+        ({"filters": [{"any": [SET] * 51}]}, r"filters\[0\].any must be a list of at most 50"),
         (
             {"filters": [{"field": "event", "op": "like", "value": "x"}]},
             r"filters\[0\].op is 'like'; it is one of eq, ne",

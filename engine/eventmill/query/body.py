@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.errors import QueryError
-from eventmill.query.fields import TIME_COLUMNS, Field, Filter, Parameters, parse_field, parse_filter, parse_time
+from eventmill.query.conditions import Condition, read_filters
+from eventmill.query.fields import TIME_COLUMNS, Field, Parameters, parse_field, parse_time
 from eventmill.query.routing import Span
 
 INTERVALS: Final = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 LIMIT: Final = 20
 LIMIT_MAX: Final = 1_000
-FILTERS_MAX: Final = 50
 EVENT_CHARS_MAX: Final = 4_096
 #: Who can be counted: SQL for each event's, and the condition that it has one. One type in both stores.
 WHO: Final = {
@@ -47,14 +47,6 @@ def read_event(given: Any, where: str = "event") -> str | None:
     if given is not None and (not isinstance(given, str) or len(given) > EVENT_CHARS_MAX):
         raise QueryError(f"{where} must be an event's name, or null for all events")
     return given
-
-
-def read_filters(given: Any, where: str = "filters") -> tuple[Filter, ...]:
-    """A list of conditions, or null."""
-    given = [] if given is None else given
-    if not isinstance(given, list) or len(given) > FILTERS_MAX:
-        raise QueryError(f"{where} must be a list of at most {FILTERS_MAX}")
-    return tuple(parse_filter(each, f"{where}[{i}]") for i, each in enumerate(given))
 
 
 def read_number(body: dict[str, Any], key: str, default: int, most: int) -> int:
@@ -101,7 +93,7 @@ class Selection:
     """Events of one name (null: any) that meet all filters."""
 
     event: str | None
-    filters: tuple[Filter, ...]
+    filters: tuple[Condition, ...]
 
     def sql(self, parameters: Parameters) -> str:
         """The condition; never null."""

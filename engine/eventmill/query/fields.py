@@ -103,11 +103,16 @@ def _allowed() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One condition; an event must meet all of a query's. ``ne`` and ``not_in`` hold for events that lack the field."""
+    """One condition. ``ne`` and ``not_in`` hold for events that lack the field."""
 
     field: Field
     op: str
     value: Any = None
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """What it looks at."""
+        return (self.field,)
 
     def sql(self, parameters: Parameters) -> str:
         """The condition."""

@@ -29,13 +29,13 @@ from eventmill.query.body import (
     read_breakdown,
     read_choice,
     read_duration,
-    read_filters,
     read_number,
     read_object,
     read_selection,
     read_span,
 )
-from eventmill.query.fields import Field, Filter, Parameters
+from eventmill.query.conditions import Condition, read_filters
+from eventmill.query.fields import Field, Parameters
 from eventmill.query.routing import Route, Span
 from eventmill.query.scan import AT, BOUNDARY_MS, Plan, Scan, first_label, labels, ranked
 
@@ -65,7 +65,7 @@ class Funnel:
     window_ms: int
     measure: str
     breakdown: Field | None
-    filters: tuple[Filter, ...]
+    filters: tuple[Condition, ...]
     limit: int
 
     @property

@@ -12,8 +12,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from eventmill.core.errors import QueryError
-from eventmill.query.body import read_event, read_filters, read_number, read_object, read_span
-from eventmill.query.fields import Filter, Parameters
+from eventmill.query.body import read_event, read_number, read_object, read_span
+from eventmill.query.conditions import Condition, read_filters
+from eventmill.query.fields import Parameters
 from eventmill.query.routing import Route, Span
 from eventmill.query.scan import AT, BOUNDARY_MS, OTHER, Plan, Scan
 
@@ -33,7 +34,7 @@ class Paths:
     span: Span
     depth: int
     top: int
-    filters: tuple[Filter, ...]
+    filters: tuple[Condition, ...]
 
     @property
     def bucket_ms(self) -> int:

@@ -16,12 +16,12 @@ from eventmill.query.body import (
     Selection,
     named,
     read_choice,
-    read_filters,
     read_object,
     read_selection,
     read_span,
 )
-from eventmill.query.fields import Filter, Parameters
+from eventmill.query.conditions import Condition, read_filters
+from eventmill.query.fields import Parameters
 from eventmill.query.routing import Route, Span
 from eventmill.query.scan import AT, BOUNDARY_MS, Plan, Scan
 
@@ -50,7 +50,7 @@ class Retention:
     returning: Selection
     cohort: str
     measure: str
-    filters: tuple[Filter, ...]
+    filters: tuple[Condition, ...]
 
     @property
     def bucket_ms(self) -> int:

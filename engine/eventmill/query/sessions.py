@@ -22,11 +22,11 @@ from eventmill.query.body import (
     read_breakdown,
     read_choice,
     read_event,
-    read_filters,
     read_number,
     read_object,
     read_span,
 )
+from eventmill.query.conditions import read_filters
 from eventmill.query.fields import Field, Parameters
 from eventmill.query.routing import Route, Span
 from eventmill.query.scan import AT, BOUNDARY_MS, Plan, Scan, first_label, labels, ranked

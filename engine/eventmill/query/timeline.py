@@ -16,10 +16,10 @@ from eventmill.query.body import (
     INTERVALS,
     Selection,
     read_event,
-    read_filters,
     read_number,
     read_object,
 )
+from eventmill.query.conditions import read_filters
 from eventmill.query.fields import TEXT_CHARS_MAX, Parameters, parse_time
 from eventmill.query.routing import Route, Span
 from eventmill.query.scan import AT, BOUNDARY_MS, Plan, Scan

@@ -22,12 +22,12 @@ from eventmill.query.body import (
     read_breakdown,
     read_choice,
     read_event,
-    read_filters,
     read_number,
     read_object,
     read_span,
 )
-from eventmill.query.fields import JSON_COLUMNS, NUMBER_COLUMNS, Field, Filter, Parameters, parse_field
+from eventmill.query.conditions import Condition, read_filters
+from eventmill.query.fields import JSON_COLUMNS, NUMBER_COLUMNS, Field, Parameters, parse_field
 from eventmill.query.routing import Route, Span
 from eventmill.query.scan import EVENTS, Plan, lake_rows, partitions, ranked
 
@@ -103,7 +103,7 @@ class Trends:
     interval: str
     measure: Measure
     breakdown: Field | None
-    filters: tuple[Filter, ...]
+    filters: tuple[Condition, ...]
     limit: int
 
     @property
@@ -123,7 +123,7 @@ class Trends:
     @property
     def rolls_up(self) -> bool:
         """Whether the minute roll-up has all that is asked for."""
-        fields = [*(f.field for f in self.filters), *([self.breakdown] if self.breakdown else [])]
+        fields = [*(of for each in self.filters for of in each.fields), *([self.breakdown] if self.breakdown else [])]
         return (
             self.measure.of is None
             and all(of.name in DIMENSIONS for of in fields)
