@@ -35,7 +35,7 @@ from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.serve.processing import build_processing
 from eventmill.serve.tuning import tune
-from testbed import flink
+from testbed import flink, quix
 from testbed.kafka import Kafka
 
 _PARTITIONS: Final = peers.PARTITIONS
@@ -66,8 +66,9 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
                     rows[name].append(peer.measure(taken))
     return {
         "question": "events a second and core from Kafka to Kafka, exactly once",
-        "machine": machine.describe("confluent_kafka", "orjson", "pyarrow", "quixstreams"),
+        "machine": machine.describe("confluent_kafka", "orjson", "pyarrow"),
         "flink": flink.VERSION,
+        "quix": quix.VERSION,
         "events": {"ingest": events, "process": events, "loop": few, "quix": few, "flink": many},
         "runs": runs,
         "rows": rows,
@@ -250,7 +251,7 @@ _NAMES: Final = {
 
 def render(figures: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    versions = {"quix": figures["machine"]["versions"]["quixstreams"], "flink": figures["flink"]}
+    versions = {"quix": figures["quix"], "flink": figures["flink"]}
     lines = [
         "| one broker | CPU ns an event (min to max) | events/s and core | by the clock | bytes in | bytes out |",
         "|---|---|---|---|---|---|",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -21,6 +20,7 @@ import orjson
 from confluent_kafka import Producer
 
 from testbed import flink
+from testbed import quix as quix_streams
 from testbed.kafka import Kafka
 
 PARTITIONS: Final = 4
@@ -100,7 +100,7 @@ def flink_sql(kafka: Kafka, source: str, target: str, _events: int, folder: Path
 def quix(kafka: Kafka, source: str, target: str, events: int, folder: Path) -> list[str]:
     """The command of Quix's job."""
     return [
-        sys.executable, "-m", "bench.quix", kafka.bootstrap, source, target, str(events), str(folder / target),
+        quix_streams.python(), "-m", "bench.quix", kafka.bootstrap, source, target, str(events), str(folder / target),
     ]  # fmt: skip
 
 
