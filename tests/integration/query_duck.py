@@ -43,6 +43,11 @@ class Duck:
         self._connection.unregister("events")
         return found
 
+    def beside_the_past(self, length_ms: int) -> Duck:
+        """All events twice: as they are, and later by so much, as those of the period before."""
+        later = [row | {"timestamp": row["timestamp"] + length_ms, "period": "previous"} for row in self._rows]
+        return Duck(self._rows + later)
+
     def column(self, of: Any) -> list[Any]:
         """A value for each event."""
         return [of(row) for row in self._rows]
@@ -63,24 +68,29 @@ def ranked(body: Row) -> str:
 
 
 def trends(duck: Duck, body: Row) -> dict[tuple[Any, ...], Any]:
-    """(bucket in ms, label) to the value."""
+    """(column, bucket in ms, label) to the value; running values stand in the buckets that have events only."""
     interval = INTERVALS[body["interval"]]
     function, _, field = body["measure"].partition(":")
-    wanted = {"event": body.get("event")}
+    wanted, length = {"event": body.get("event")}, ms(body["to"]) - ms(body["from"])
+    duck = duck.beside_the_past(length) if body.get("compare") else duck
     columns = duck.labels(body) | {
         "wanted": duck.column(lambda row: matches(row, wanted)),
         "number": duck.column(lambda row: number(raw(row, field)) if field else 0.0),
+        "period": duck.column(lambda row: row.get("period", "value")),
     }
     value = f"{function}(number)" if field else "count(*)"
     value = f"count(DISTINCT {WHO[function]})" if function in WHO else value
     value = "coalesce(sum(number), 0)" if function == "sum" else value
+    until = "<=" if body.get("cumulative") else "="
     query = (
         f", w AS (SELECT *, t // {interval} * {interval} AS bucket FROM e WHERE wanted), "
-        f"weights AS (SELECT label, {value} AS weight FROM w GROUP BY label), {ranked(body)} "
-        f"SELECT bucket, as_label, {value} FROM w JOIN shown ON w.label IS NOT DISTINCT FROM shown.label "
-        "GROUP BY bucket, as_label"
+        f"weights AS (SELECT label, {value} AS weight FROM w GROUP BY label), {ranked(body)}, "
+        "s AS (SELECT * EXCLUDE (label), as_label FROM w JOIN shown ON w.label IS NOT DISTINCT FROM shown.label), "
+        "b AS (SELECT DISTINCT period, bucket, as_label FROM s) "
+        f"SELECT b.period, b.bucket, b.as_label, {value} FROM b JOIN s ON s.period = b.period "
+        f"AND s.as_label IS NOT DISTINCT FROM b.as_label AND s.bucket {until} b.bucket GROUP BY ALL"
     )
-    return {(bucket, label): found for bucket, label, found in duck.ask(body, columns, query)}
+    return {(period, bucket, label): found for period, bucket, label, found in duck.ask(body, columns, query)}
 
 
 def funnel(duck: Duck, body: Row, window: int) -> list[tuple[Any, ...]]:

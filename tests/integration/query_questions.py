@@ -90,13 +90,14 @@ LIMIT = st.sampled_from([1, 2, 3, 20])
 WINDOWS = {"1h": 3_600_000, "90s": 90_000, "24h": DAY_MS, "3d": 3 * DAY_MS, "10ms": 10, "30d": 30 * DAY_MS}
 MEASURES = ("events", "devices", "users", "sessions", *(f"{f}:properties.price" for f in ("sum", "avg", "min", "max")))
 WHO = st.sampled_from(["devices", "users"])
+COMPARE = st.sampled_from([None, "previous"])
 TRENDS = bodies(
     {"interval": st.sampled_from(["hour", "day"]), "measure": st.sampled_from(MEASURES)},
-    {"event": EVENTS, "filters": FEW_FILTERS},
+    {"event": EVENTS, "filters": FEW_FILTERS, "compare": COMPARE, "cumulative": st.booleans()},
 )
 TRENDS_BY = bodies(
     {"interval": st.just("day"), "measure": st.sampled_from(MEASURES[:4]), "breakdown": BREAKDOWN},
-    {"event": EVENTS, "filters": FEW_FILTERS, "limit": LIMIT},
+    {"event": EVENTS, "filters": FEW_FILTERS, "limit": LIMIT, "compare": COMPARE, "cumulative": st.booleans()},
 )
 FUNNELS = bodies(
     {"steps": st.lists(selections(needed=True), min_size=2, max_size=5), "window": st.sampled_from(sorted(WINDOWS))},

@@ -94,7 +94,22 @@ def check(service: QueryService, duck: Duck, kind: str, body: dict[str, Any]) ->
 def check_trends(rows: list[Any], duck: Duck, body: dict[str, Any]) -> None:
     expected = query_duck.trends(duck, body)
     label = "breakdown" in body and body["breakdown"] is not None
-    found = {(ms(row[0]), row[1] if label else None): row[-1] for row in rows}
+    columns = ["previous", "value"] if body.get("compare") else ["value"]
+    assert {len(row) for row in rows} <= {1 + label + len(columns)}
+    found = {
+        (column, ms(row[0]), row[1] if label else None): value
+        for row in rows
+        for column, value in zip(columns, row[-len(columns) :], strict=True)
+    }
+    if body.get("cumulative"):
+        # A bucket without events has what the one before it has.
+        known: dict[Any, Any] = {}
+        for key in sorted(found, key=lambda key: key[1]):
+            series = key[0], key[2]
+            known[series] = expected.get(key, known.get(series))
+            if key not in expected and found[key]:
+                assert math.isclose(found[key], known[series], rel_tol=1e-9, abs_tol=1e-6)
+                expected[key] = found[key]
     filled = {key: value for key, value in found.items() if value or key in expected}
     assert filled.keys() == {key for key, value in expected.items() if value is not None or key in found}
     for key, value in filled.items():

@@ -73,6 +73,10 @@ def _said(body: bytes) -> str:
     return str(answer.get("error", "")) if isinstance(answer, dict) else ""
 
 
+#: Each column of values, and what is said of it beside its label.
+_COLUMNS_OF_TRENDS: Final = {"value": "", "previous": " the period before"}
+
+
 def print_answer(kind: str, answer: dict[str, Any], out: Console | None = None) -> None:
     """Tables, sparklines, and a line about where the answer comes from."""
     out = out or Console()
@@ -112,12 +116,14 @@ def _series(columns: list[str], rows: list[list[Any]]) -> Iterable[tuple[str, li
     moments = sorted({datetime.fromisoformat(row[0]) for row in rows})
     step = min((b - a for a, b in itertools.pairwise(moments)), default=timedelta(1))
     count = (moments[-1] - moments[0]) // step + 1
-    labelled = len(columns) == 3
+    labelled = "breakdown" in columns
+    shown = [(columns.index(name), more) for name, more in _COLUMNS_OF_TRENDS.items() if name in columns]
     found: dict[Any, list[float | None]] = {}
     for row in rows:
         place = (datetime.fromisoformat(row[0]) - moments[0]) // step
-        found.setdefault(row[1] if labelled else "", [None] * count)[place] = row[-1]
-    return [(_plain(label), values) for label, values in found.items()]
+        for column, more in shown:
+            found.setdefault((row[1] if labelled else "", more), [None] * count)[place] = row[column]
+    return [(f"{_plain(label)}{more}", values) for (label, more), values in found.items()]
 
 
 def _table(columns: list[str], rows: list[list[Any]]) -> Table:

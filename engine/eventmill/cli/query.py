@@ -125,13 +125,16 @@ def _given(**values: Any) -> Body:
 @click.argument("event", required=False)
 @click.option("--measure", help="events, devices, users, sessions, sum:properties.price, p95:…  [default: events]")
 @click.option("--interval", type=click.Choice(["minute", "hour", "day"]), help="[default: hour]")
+@click.option("--compare", is_flag=True, help="Beside the period of the same length before.")
+@click.option("--cumulative", is_flag=True, help="Each bucket with all before it.")
 @by_option
 @limit_option
 @_filters
 @_spans
-def trends(event: str | None, **given: Any) -> Body:
+def trends(event: str | None, compare: bool, cumulative: bool, **given: Any) -> Body:
     """Count EVENT (all events without one) over time."""
-    return _given(event=event, **given)
+    more = _given(compare="previous" if compare else None, cumulative=cumulative or None)
+    return _given(event=event, **given) | more
 
 
 @_asks("funnel")

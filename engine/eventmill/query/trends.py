@@ -1,4 +1,4 @@
-"""Trends: one measure over time, in buckets, perhaps broken down by a field.
+"""Trends: one measure over time, in buckets, perhaps broken down by a field, running on, or beside the period before.
 
 Every statement has one shape: each store gives partial results per bucket (and value of the breakdown), and one outer query
 merges them. Distinct counts, averages and quantiles travel as aggregate states, so that what is merged is never an
@@ -42,7 +42,9 @@ _HINT: Final = (
 ACCURACY: Final = 0.005
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _OF_VALUES: Final = ("sum", "avg", "min", "max", *_QUANTILES)
-_KEYS: Final = ("event", "from", "to", "interval", "measure", "breakdown", "filters", "limit")
+_KEYS: Final = ("event", "from", "to", "interval", "measure", "breakdown", "filters", "limit", "compare", "cumulative")
+#: The column of the period before, and of the asked one.
+_PERIODS: Final = {1: "previous", 0: "value"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +72,22 @@ class Measure:
         """The same over rows of the minute roll-up."""
         return "sum(events)" if self.function == "events" else distinct_merge(self.function)
 
-    @property
-    def whole(self) -> str:
-        """SQL for the result of all ``part``s."""
+    def whole(self, over: str = "") -> str:
+        """SQL for the result of all ``part``s; with ``over`` of those in a window."""
         if self.of is None:
             # Of nothing but nulls (no event has a user) the distinct count would be null.
-            distinct = f"ifNull({DISTINCT}Merge({DISTINCT_PRECISION})(part), 0)"
-            return "sum(part)" if self.function == "events" else distinct
+            distinct = f"ifNull({DISTINCT}Merge({DISTINCT_PRECISION})(part){over}, 0)"
+            return f"sum(part){over}" if self.function == "events" else distinct
         if self.function in _QUANTILES:
-            return f"quantileDDMerge({ACCURACY}, {_QUANTILES[self.function]})(part)"
+            return f"quantileDDMerge({ACCURACY}, {_QUANTILES[self.function]})(part){over}"
         if self.function == "avg":
-            return "avgMerge(part)"
-        return "ifNull(sum(part), 0)" if self.function == "sum" else f"{self.function}(part)"
+            return f"avgMerge(part){over}"
+        return f"ifNull(sum(part){over}, 0)" if self.function == "sum" else f"{self.function}(part){over}"
 
     @property
     def weight(self) -> str:
         """SQL for what ranks the values of a breakdown: the measure itself, or the events where that is no amount."""
-        return self.whole if self.fills_zero else "sum(matched)"
+        return self.whole() if self.fills_zero else "sum(matched)"
 
 
 def _typed(column: str) -> str:
@@ -96,15 +97,27 @@ def _typed(column: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Trends:
-    """A checked query."""
+    """A checked query. ``compare``: beside the period of the same length before; ``cumulative``: buckets run on."""
 
     event: str | None
-    span: Span
+    asked: Span
     interval: str
     measure: Measure
     breakdown: Field | None
     filters: tuple[Condition, ...]
     limit: int
+    compare: bool = False
+    cumulative: bool = False
+
+    @property
+    def length_ms(self) -> int:
+        """Of the asked period."""
+        return self.asked.end - self.asked.start
+
+    @property
+    def span(self) -> Span:
+        """All that is read."""
+        return Span(self.asked.start - self.length_ms * self.compare, self.asked.end)
 
     @property
     def bucket_ms(self) -> int:
@@ -112,8 +125,8 @@ class Trends:
         return INTERVALS[self.interval]
 
     def buckets(self) -> range:
-        """Start of every bucket that has a part in the span, in ms since the epoch."""
-        return range(self.span.start // self.bucket_ms * self.bucket_ms, self.span.end, self.bucket_ms)
+        """Start of every bucket that has a part in the asked period, in ms since the epoch."""
+        return range(self.asked.start // self.bucket_ms * self.bucket_ms, self.asked.end, self.bucket_ms)
 
     @property
     def events(self) -> list[str] | None:
@@ -127,23 +140,30 @@ class Trends:
         return (
             self.measure.of is None
             and all(of.name in DIMENSIONS for of in fields)
-            and self.span.start % MINUTE_MS == 0
-            and self.span.end % MINUTE_MS == 0
+            and self.asked.start % MINUTE_MS == 0
+            and self.asked.end % MINUTE_MS == 0
         )
 
     def plan(self, way: Route, lake_source: str | None) -> Plan:
-        """It gives ``time`` (ms since the epoch), with a breakdown ``breakdown``, and ``value``."""
+        """It gives ``period`` (1: the one before), ``time`` (ms since the epoch), and ``value``; with a breakdown also
+        ``breakdown`` and ``place``."""
         parameters = Parameters()
         parts = _partial_queries(self, way, lake_source, parameters)
-        partials = " UNION ALL ".join(parts.values())
-        if self.breakdown is None:
-            sql = f"SELECT time, {self.measure.whole} AS value FROM ({partials}) GROUP BY time ORDER BY time"
-        else:
-            rows = ranked(partials, ("time", "part"), self.measure.weight, self.limit, parameters)
-            sql = (
-                f"SELECT time, breakdown, {self.measure.whole} AS value FROM ({rows}) "
-                "GROUP BY time, breakdown ORDER BY time, min(place)"
-            )
+        rows = " UNION ALL ".join(parts.values())
+        keys, place = ["period", "time"], ""
+        if self.breakdown is not None:
+            rows = ranked(rows, ("period", "time", "part"), self.measure.weight, self.limit, parameters)
+            keys, place = ["period", "time", "breakdown"], ", min(place) AS place"
+        if self.cumulative:
+            # Of one bucket there may be several rows; in the window they stand together, so each has the same value.
+            apart = ", ".join(key for key in keys if key != "time")
+            value = self.measure.whole(f" OVER (PARTITION BY {apart} ORDER BY time)")
+            rows = f"SELECT *, {value} AS value FROM ({rows})"
+        value = "any(value)" if self.cumulative else self.measure.whole()
+        sql = (
+            f"SELECT {', '.join(keys)}, {value} AS value{place} FROM ({rows}) "
+            f"GROUP BY {', '.join(keys)} ORDER BY period, time"
+        )
         lake = None
         if way.lake is not None and lake_source is not None:
             lake = lake_rows(self.events, way.lake, lake_source)
@@ -151,20 +171,40 @@ class Trends:
         return Plan(sql, parameters.values, realtime, lake, raw="events" in parts, hint=_HINT)
 
     def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
-        """With times as times; without a breakdown, counts and sums get their empty buckets."""
-        if self.breakdown is not None:
-            if not found.num_rows:
-                kinds = {"time": TIME, "breakdown": pa.string(), "value": pa.float64()}
-                return pa.table({name: pa.array([], kind) for name, kind in kinds.items()}), {}
-            return found.set_column(0, "time", found.column("time").cast(pa.int64()).cast(TIME)), {}
-        times = found.column("time").to_pylist() if found.num_rows else []
-        values = found.column("value").to_pylist() if found.num_rows else []
-        if self.measure.fills_zero:
-            known = dict(zip(times, values, strict=True))
-            times = list(self.buckets())
-            values = [known.get(bucket, 0) for bucket in times]
+        """With times as times; without a breakdown, counts and sums get their empty buckets. Running values go on in them."""
+        by = self.breakdown is not None
+        series: dict[Any, dict[int, dict[int, Any]]] = {} if by else {None: {}}
+        places: dict[Any, int] = {}
+        for row in found.to_pylist() if found.num_rows else []:
+            label = row["breakdown"] if by else None
+            one = series.setdefault(label, {})
+            places[label] = min(row["place"], places.get(label, row["place"])) if by else 0
+            one.setdefault(row["period"], {})[row["time"]] = row["value"]
+        names = [name for period, name in _PERIODS.items() if period == 0 or self.compare]
+        lines = [line for label, one in series.items() for line in self._lines(label, one)]
+        if by:
+            lines.sort(key=lambda line: (line[0], places[line[1]]))
         kind = pa.int64() if self.measure.of is None else pa.float64()
-        return pa.table({"time": pa.array(times, pa.int64()).cast(TIME), "value": pa.array(values, kind)}), {}
+        columns = {"time": pa.array([line[0] for line in lines], pa.int64()).cast(TIME)}
+        if by:
+            columns["breakdown"] = pa.array([line[1] for line in lines], pa.string())
+        columns |= {name: pa.array([line[2][name] for line in lines], kind) for name in names}
+        return pa.table(columns), {}
+
+    def _lines(self, label: Any, one: dict[int, dict[int, Any]]) -> list[tuple[int, Any, dict[str, Any]]]:
+        """(time, label, values by column) of one series: every bucket where it has to be whole, else those with a value."""
+        times = self.buckets() if self._every_bucket else sorted({at for period in one.values() for at in period})
+        empty = 0 if self.measure.fills_zero else None
+        lines: list[tuple[int, Any, dict[str, Any]]] = []
+        for at in times:
+            before = lines[-1][2] if lines and self.cumulative else {}
+            values = {name: one.get(period, {}).get(at, before.get(name, empty)) for period, name in _PERIODS.items()}
+            lines.append((at, label, values))
+        return lines
+
+    @property
+    def _every_bucket(self) -> bool:
+        return self.cumulative or (self.breakdown is None and self.measure.fills_zero)
 
 
 def parse(body: Any, buckets_max: int) -> Trends:
@@ -174,12 +214,29 @@ def parse(body: Any, buckets_max: int) -> Trends:
         read_event(body.get("event")), read_span(body), read_choice(body, "interval", tuple(INTERVALS), "hour"),
         _measure(body.get("measure", "events")), read_breakdown(body.get("breakdown")),
         read_filters(body.get("filters")), read_number(body, "limit", LIMIT, LIMIT_MAX),
+        compare=_compare(body.get("compare")), cumulative=_cumulative(body.get("cumulative", False)),
     )  # fmt: skip
+    if found.span.start < 0:
+        raise QueryError("the period before begins before 1970; ask about a shorter or later one")
     if len(found.buckets()) > buckets_max:
         raise QueryError(
             f"there are over {buckets_max} buckets of a {found.interval} from {body['from']} to {body['to']}"
         )
     return found
+
+
+def _compare(given: Any) -> bool:
+    if given not in (None, "previous"):
+        raise QueryError(
+            f'compare is {str(given)[:100]!r}; it is "previous" (the period of the same length before), or null'
+        )
+    return given is not None
+
+
+def _cumulative(given: Any) -> bool:
+    if not isinstance(given, bool):
+        raise QueryError("cumulative must be true or false")
+    return given
 
 
 def _measure(given: Any) -> Measure:
@@ -220,7 +277,7 @@ def _raw(query: Trends, source: str, span: Span, parameters: Parameters, *, lake
     conditions = [f"timestamp >= {parameters.time(span.start)}", f"timestamp < {parameters.time(span.end)}"]
     if lake:
         conditions += partitions(query.events, span, parameters)
-    bucket = f"intDiv(toUnixTimestamp64Milli(timestamp), {query.bucket_ms}) * {query.bucket_ms}"
+    bucket = _bucket(query, "toUnixTimestamp64Milli(timestamp)")
     return _grouped(query, bucket, query.measure.part(parameters), "count()", source, conditions, parameters)
 
 
@@ -229,10 +286,17 @@ def _rolled_up(query: Trends, span: Span, parameters: Parameters) -> str:
         f"minute >= toDateTime({parameters.bind(span.start // 1_000, 'UInt32')}, 'UTC')",
         f"minute < toDateTime({parameters.bind(span.end // 1_000, 'UInt32')}, 'UTC')",
     ]
-    bucket = f"intDiv(toInt64(toUnixTimestamp(minute)) * 1000, {query.bucket_ms}) * {query.bucket_ms}"
+    bucket = _bucket(query, "toInt64(toUnixTimestamp(minute)) * 1000")
     return _grouped(
         query, bucket, query.measure.rolled_up_part(), "sum(events)", "eventmill.events_1m", conditions, parameters
     )
+
+
+def _bucket(query: Trends, at: str) -> str:
+    """The columns ``period`` and ``time``: events of the period before count in the bucket one length later."""
+    before = f"({at} < {query.asked.start})" if query.compare else "toUInt8(0)"
+    later = f"{at} + {query.length_ms} * {before}" if query.compare else at
+    return f"{before} AS period, intDiv({later}, {query.bucket_ms}) * {query.bucket_ms} AS time"
 
 
 def _grouped(
@@ -241,9 +305,9 @@ def _grouped(
     if query.event is not None:
         conditions.append(f"event = {parameters.bind(query.event, 'String')}")
     conditions += [each.sql(parameters) for each in query.filters]
-    columns, keys = f"{bucket} AS time", "time"
+    columns, keys = bucket, "period, time"
     if query.breakdown is not None:
-        columns, keys = f"{columns}, {query.breakdown.text(parameters)} AS label", "time, label"
+        columns, keys = f"{columns}, {query.breakdown.text(parameters)} AS label", f"{keys}, label"
     return (
         f"SELECT {columns}, {part} AS part, {matched} AS matched FROM {source} "
         f"WHERE {' AND '.join(conditions)} GROUP BY {keys}"
