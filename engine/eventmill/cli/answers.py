@@ -42,16 +42,24 @@ _SHARES: Final = frozenset(["conversion", "step_conversion", "share", "bounce_ra
 
 def ask(url: str, key: str, kind: str, body: dict[str, Any], *, arrow: bool = False) -> bytes:
     """The answer's body, JSON or Arrow. Raises ``StoreError`` with the server's own words."""
+    return fetch(url, key, f"/v1/query/{kind}", body, **({"Accept": _ARROW} if arrow else {}))
+
+
+def fetch(url: str, key: str, path: str, body: dict[str, Any] | None = None, **headers: str) -> bytes:
+    """What a server answers to a GET, or to a POST of ``body``. Raises ``StoreError`` with the server's own words."""
     parts = urlsplit(url if "//" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--url {url!r} is no address; write for example http://127.0.0.1:8080")
     make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = make(parts.hostname, parts.port, timeout=_TIMEOUT_S)
-    headers = {"Content-Type": "application/json", **({"Accept": _ARROW} if arrow else {})}
     if key:
         headers["Authorization"] = f"Bearer {key}"
     try:
-        connection.request("POST", f"{parts.path.rstrip('/')}/v1/query/{kind}", orjson.dumps(body), headers)
+        if body is None:
+            connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
+        else:
+            headers["Content-Type"] = "application/json"
+            connection.request("POST", parts.path.rstrip("/") + path, orjson.dumps(body), headers)
         response = connection.getresponse()
         found = response.read()
     except (OSError, http.client.HTTPException) as error:

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "lake": ("eventmill.cli.lake", "lake"),
     "replay": ("eventmill.cli.replay", "replay"),
     "query": ("eventmill.cli.query", "query"),
+    "top": ("eventmill.cli.top", "top"),
     "schema": ("eventmill.cli.schema", "schema"),
     "dimensions": ("eventmill.cli.dimensions", "dimensions"),
     "keys": ("eventmill.cli.keys", "keys"),
