@@ -184,7 +184,7 @@ BROKERS: Final[tuple[Row, ...]] = (
     _on(3, "newest snapshots cut or bit-flipped", damage_snapshots, runs=20, small=0),
     _on(4, "kill -9 of ingest under load", kill_ingest, runs=50, small=0),
     _on(5, "kill -9 of a broker: leader, coordinator", kill_broker, runs=20, small=0),
-    _on(6, "SIGSTOP of a broker", freeze_broker, runs=10, small=0),
+    _on(6, "SIGSTOP of a broker", freeze_broker, runs=10, small=0, seconds=120),
     _on(7, "two brokers down", two_brokers_down, runs=5, small=0),
     _on(8, "SIGSTOP of a processor past its session timeout", freeze_processor, runs=20, small=0),
     _on(9, "processors added and removed", add_and_remove, runs=50, small=0),

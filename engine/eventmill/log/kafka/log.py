@@ -36,6 +36,8 @@ from eventmill.log.kafka.sums import Sums
 from eventmill.log.kafka.topics import LEDGER
 
 _LOOK_S: Final = 0.1
+#: A reader that looks at a few frames here and there fetches little ahead: all of it is dropped when it goes elsewhere.
+_GLANCE: Final = {"fetch.message.max.bytes": 1 << 18, "queued.max.messages.kbytes": 1 << 11}
 logger = logging.getLogger(__name__)
 
 #: Frames of a lag that are counted one by one; more are estimated from them.
@@ -75,8 +77,9 @@ class KafkaLog:
         """The group's full name, with the configured prefix."""
         return f"{self._prefix}.{group}"
 
-    def _feed_of(self, topic: Topic, name: str | None = None) -> Feed:
-        return Feed(consumer(self._kafka, f"{self._prefix}.reader"), topic, name or self.topic_name(topic))
+    def _feed_of(self, topic: Topic, name: str | None = None, settings: Mapping[str, int] | None = None) -> Feed:
+        reader = {**consumer(self._kafka, f"{self._prefix}.reader"), **(settings or {})}
+        return Feed(reader, topic, name or self.topic_name(topic))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Draft]:
@@ -106,7 +109,7 @@ class KafkaLog:
             return self._mine(topic).read(partition, from_offset, events_max=events_max, to_offset=None)
         with self._lock:
             if topic not in self._scans:
-                self._scans[topic] = threading.Lock(), self._feed_of(topic)
+                self._scans[topic] = threading.Lock(), self._feed_of(topic, settings=_GLANCE)
             lock, feed = self._scans[topic]
         with lock:
             return feed.read(partition, from_offset, events_max=events_max, to_offset=to_offset)
