@@ -44,17 +44,21 @@ def modules():
     if shutil.which("npm") is None or shutil.which("node") is None:
         cannot("node and npm are not installed")
     if not all((MODULES / "node_modules" / package).is_dir() for package in PACKAGES):
-        MODULES.mkdir(parents=True, exist_ok=True)
-        (MODULES / "package.json").write_text('{"private": true}')
-        done = subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save", *PACKAGES],
-            cwd=MODULES,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            cannot(f"npm cannot install the SDKs: {done.stderr[-500:]}")
+        for last in (False, False, True):
+            shutil.rmtree(MODULES, ignore_errors=True)  # npm stumbles over what an interrupted install left
+            MODULES.mkdir(parents=True)
+            (MODULES / "package.json").write_text('{"private": true}')
+            done = subprocess.run(
+                ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save", *PACKAGES],
+                cwd=MODULES,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if not done.returncode:
+                break
+            if last:
+                cannot(f"npm cannot install the SDKs: {done.stderr[-4000:]}")
     return MODULES
 
 
