@@ -28,6 +28,13 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group("brokers" if item in of_brokers else item.path.name))
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Bytes go by their length where they aren't short and plain: what a compressor writes must not name a test."""
+    if isinstance(val, bytes) and (len(val) > 24 or not val.isascii()):
+        return f"{argname}-{len(val)}-bytes"
+    return None
+
+
 def _had(server):
     """The server, started; without it the tests are skipped, in CI they fail."""
     try:

@@ -40,6 +40,8 @@ def test_every_encoding_gives_the_plain_body(data, times):
         assert inflate(body, encoding, cap) == plain
 
 
+# Without the time of day, which would make every worker name its tests otherwise.
+HELLO = gzip.compress(b"hello", mtime=0)
 BOMB = b"\0" * (64 << 20)
 
 
@@ -63,9 +65,9 @@ def test_a_bomb_is_refused_without_inflating_it(encoding, body):
         ("gzip, gzip", b"x", 415),
         ("gzip", b"", 400),
         ("gzip", b"plain", 400),
-        ("gzip", gzip.compress(b"hello")[:-3], 400),
-        ("gzip", gzip.compress(b"hello") + b"more", 400),
-        ("gzip", gzip.compress(b"hello") * 2, 400),
+        ("gzip", HELLO[:-3], 400),
+        ("gzip", HELLO + b"more", 400),
+        ("gzip", HELLO * 2, 400),
         ("zstd", b"", 400),
         ("zstd", b"plain", 400),
         ("zstd", zstd(b"hello")[:-1], 400),
