@@ -6,6 +6,8 @@ import http.client
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from eventmill.core.config import Config
 from eventmill.core.errors import EventmillError
 from eventmill.serve.remote import ask
@@ -36,13 +38,13 @@ class Alone:
 
     def mark(self) -> int:
         """Events that are on the raw topic now."""
-        totals = self._ask("GET", "/v1/status")["ledger"]
+        totals = self.ask("GET", "/v1/status")["ledger"]
         return int(totals["accepted"] + totals["rescued"] + totals["replayed"])
 
     def passed(self, mark: int) -> bool:
         """Whether the processor has taken them all."""
         try:
-            totals = self._ask("GET", "/v1/status")["ledger"]
+            totals = self.ask("GET", "/v1/status")["ledger"]
         except (OSError, EventmillError, http.client.HTTPException):
             return False
         return bool(totals["enriched"] + totals["invalid"] + totals["suspect"] >= mark)
@@ -58,19 +60,19 @@ class Alone:
 
     def compact(self) -> None:
         """Compact the lake as it is now."""
-        self._ask("POST", "/v1/compact")
+        self.ask("POST", "/v1/compact")
 
     def verdicts(self, truth: Path) -> dict[str, dict[str, Any]]:
         """Of each store, once everything has arrived there."""
-        self._ask("POST", "/v1/flush")
-        verdicts = self._ask("POST", f"/v1/judge?truth={truth}")
-        audit = self._ask("GET", "/v1/audit")
+        self.ask("POST", "/v1/flush")
+        verdicts = self.ask("POST", f"/v1/judge?truth={truth}")
+        audit = self.ask("GET", "/v1/audit")
         return {name: {**verdict, "balanced": audit["balanced"]} for name, verdict in verdicts.items()}
 
     def close(self) -> None:
         """Kill it."""
         self.role.server.kill()
 
-    def _ask(self, method: str, path: str) -> dict[str, Any]:
-        answer: dict[str, Any] = ask(self._config, method, path)
-        return answer
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """An answer of the server's."""
+        return ask(self._config, method, path, b"" if body is None else orjson.dumps(body))

@@ -6,7 +6,9 @@ import functools
 from pathlib import Path
 from typing import Final
 
+from faults.adversary import adversarial_ids
 from faults.clocks import wrong_clocks
+from faults.dimensions import SpreadWithRedis, break_redis
 from faults.poison import poison
 from faults.rows import damage, drain, kill_at_failpoint, kill_processor
 from faults.scene import Row, Scene
@@ -190,7 +192,17 @@ BROKERS: Final[tuple[Row, ...]] = (
     _on(9, "processors added and removed", add_and_remove, runs=50, small=0),
     _on(10, "EndTxn delayed, reset, or its reply lost", break_end_txn, runs=50, small=0),
     _on(11, "resets, slices and latency on Kafka", break_links, runs=20, small=0),
+    _on(
+        12,
+        "Redis killed, slow, of another type, emptied",
+        break_redis,
+        build=SpreadWithRedis,
+        runs=10,
+        small=0,
+        seconds=60,
+    ),
     _on(18, "wrong clocks, events days late and from the future", wrong_clocks, runs=5, small=0),
     _on(19, "poison: bodies and events that nobody should send", poison, runs=20, small=0),
+    _on(22, "ids chosen to meet in filter and hash tables", adversarial_ids, runs=20, small=0, seconds=60),
     _on(25, "SIGTERM of a processor, then start again", drain, runs=10, small=0),
 )

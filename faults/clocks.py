@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 import random
 import uuid
 from collections import Counter
 from typing import Final
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmill.core.clock import now_ms
 from eventmill.core.schema import TIME
-from eventmill.generate.truth import TRUTH, payload_hashes
 from eventmill.lake.table import Lake
-from faults.poison import post
 from faults.scene import Scene, System
+from faults.sending import Sent, send
 from testbed.process import eventually
 
 _HOUR_MS: Final = 3_600_000
@@ -65,33 +62,9 @@ def _moment(rng: random.Random, ago: float) -> int:
 
 
 def _send(scene: Scene, tag: str, times: list[int], ahead_ms: int) -> None:
-    rows = [(uuid.UUID(int=scene.rng.getrandbits(128)), f"{tag}-{scene.rng.randrange(_DEVICES)}", at) for at in times]
-    events = [
-        {
-            "type": "track", "event": "Tick", "messageId": str(identity), "properties": {},
-            "originalTimestamp": _iso(at + ahead_ms), "context": {"device": {"id": device}}, "userId": device,
-        }
-        for identity, device, at in rows
-    ]  # fmt: skip
-    status, answer = post(scene.system.url, orjson.dumps({"batch": events, "sentAt": _iso(now_ms() + ahead_ms)}))
-    assert (status, answer["accepted"]) == (200, len(events)), (status, answer)
-    device = pa.array([device for _, device, _ in rows])
-    told = pa.array([at + ahead_ms for at in times])
-    names = pa.array(["Tick"] * len(rows))
-    columns = {
-        "id": pa.array([identity.bytes for identity, _, _ in rows], pa.binary(16)),
-        "payload_hash": payload_hashes(names, device, pa.array(["{}"] * len(rows)), told),
-        "device": device,
-        "time": pa.array(times),
-        "event": names,
-        "kind": pa.array(["unique"] * len(rows)),
-        "request": pa.array([-1] * len(rows)),
-    }
-    scene.sent_too.append(pa.table(columns, TRUTH))
-
-
-def _iso(at: int) -> str:
-    return datetime.datetime.fromtimestamp(at / 1000, datetime.UTC).isoformat(timespec="milliseconds")
+    rng = scene.rng
+    rows = [Sent(uuid.UUID(int=rng.getrandbits(128)), f"{tag}-{rng.randrange(_DEVICES)}", at) for at in times]
+    send(scene, "Tick", rows, ahead_ms=ahead_ms)
 
 
 def _stored(system: System, tag: str) -> pa.Table:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +12,10 @@ from eventmill.core.config import DimensionsConfig
 from eventmill.core.schema import Flag
 from eventmill.process.dimensions.redis_table import RedisTable
 from faults.alone import Alone
-from faults.scene import Scene
+from faults.scene import Scene, System
+from faults.spread import Spread
 from testbed.faults import Conditions, FaultProxy
-from testbed.process import free_port
+from testbed.process import eventually, free_port
 from testbed.redis import Redis
 
 _USERS: Final = 100_000
@@ -35,19 +36,17 @@ _WRONG: Final = f"""
         coalesce(tier, '') = concat('tier-', toString(toUInt64OrZero(substring(coalesce(user_id, ''), 6)) % 7))))) FROM"""
 
 
-class WithRedis(Alone):
-    """One machine that asks a Redis through the fault proxy. What is put right wrongly in a store counts as corrupt there."""
+class Dimensions:
+    """A Redis with users, behind the fault proxy. ``environ``: what lets a process ask it."""
 
-    name = "one machine and Redis"
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         self.redis = Redis()
         self.redis.start()
         address = f"127.0.0.1:{free_port()}"
         self.proxy = FaultProxy({address: f"127.0.0.1:{self.redis.port}"})
         self.proxy.start()
-        settings = {f"EVENTMILL_DIMENSIONS__{key}": value for key, value in _SETTINGS.items()}
-        super().__init__(folder, EVENTMILL_DIMENSIONS__REDIS=f"redis://{address}/0", **settings)
+        settings = {**_SETTINGS, "REDIS": f"redis://{address}/0"}
+        self.environ = {f"EVENTMILL_DIMENSIONS__{key}": value for key, value in settings.items()}
         self.fill()
 
     def fill(self, users: int = _USERS) -> None:
@@ -67,38 +66,87 @@ class WithRedis(Alone):
                 pipeline.set(f"eventmill:user:user-{number}", "a string")
             pipeline.execute()
 
-    def verdicts(self, truth: Path) -> dict[str, dict[str, Any]]:
-        """See ``Alone``; before it flagged must be what was counted, after the compaction everyone must be known."""
-        self._ask("POST", "/v1/flush")
-        off = abs(self._number(f"{_FLAGGED} events") - self.counted())
-        self._ask("POST", "/v1/compact")
-        verdicts = super().verdicts(truth)
-        for store, table in (("realtime", "events"), ("lake", "lake.events")):
-            verdicts[store]["corrupt"] += off + self._number(f"{_WRONG} {table}")
-        return verdicts
-
-    def counted(self) -> int:
-        """Events that were flagged, as the metric has it."""
-        with urllib.request.urlopen(f"{self.url}/metrics") as answer:
-            text = answer.read().decode()
-        return int(sum(float(n) for n in re.findall(r"^eventmill_dimension_unknown_total(?:{.*})? (\S+)$", text, re.M)))
-
-    def _number(self, query: str) -> int:
-        asked = urllib.request.Request(f"{self.url}/v1/query/sql", json.dumps({"query": query}).encode())
-        with urllib.request.urlopen(asked) as answer:
-            return int(json.load(answer)["rows"][0][0])
-
     def close(self) -> None:
-        """End all three."""
-        super().close()
+        """End both."""
         self.proxy.close()
         self.redis.close()
 
 
+class WithRedis(Alone):
+    """One machine that asks a Redis. What is put right wrongly in a store counts as corrupt there."""
+
+    name = "one machine and Redis"
+
+    def __init__(self, folder: Path) -> None:
+        self.dimensions = Dimensions()
+        super().__init__(folder, **self.dimensions.environ)
+
+    def verdicts(self, truth: Path) -> dict[str, dict[str, Any]]:
+        """See ``Alone`` and ``put_right``."""
+        wrong = put_right(self, [self.url])
+        return _with(wrong, super().verdicts(truth))
+
+    def close(self) -> None:
+        """End all of it."""
+        super().close()
+        self.dimensions.close()
+
+
+class SpreadWithRedis(Spread):
+    """Roles on brokers whose processors, and the sink, ask a Redis."""
+
+    name = "three brokers and Redis"
+
+    def __init__(self, folder: Path) -> None:
+        self.dimensions = Dimensions()
+        super().__init__(folder, environ=self.dimensions.environ)
+
+    def verdicts(self, truth: Path) -> dict[str, dict[str, Any]]:
+        """See ``Spread`` and ``put_right``."""
+        eventually(lambda: self.passed(self.mark()), lambda: "everything is processed")
+        wrong = put_right(self, [role.url for role in self.processors])
+        return _with(wrong, super().verdicts(truth))
+
+    def close(self) -> None:
+        """End all of it."""
+        super().close()
+        self.dimensions.close()
+
+
+def put_right(system: System, processors: Sequence[str]) -> dict[str, int]:
+    """By store, how much is wrong: before a compaction flagged must be what the processors counted, after it all are known."""
+    system.ask("POST", "/v1/flush")
+    off = abs(_number(system, f"{_FLAGGED} events") - sum(map(_counted, processors)))
+    system.compact()
+    tables = {"realtime": "events", "lake": "lake.events"}
+    return {store: off + _number(system, f"{_WRONG} {table}") for store, table in tables.items()}
+
+
+def _with(wrong: Mapping[str, int], verdicts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for store, events in wrong.items():
+        verdicts[store]["corrupt"] += events
+    return verdicts
+
+
+def _counted(url: str) -> int:
+    """Events that a processor has flagged, as its metric has it."""
+    with urllib.request.urlopen(f"{url}/metrics") as answer:
+        text = answer.read().decode()
+    return int(sum(float(n) for n in re.findall(r"^eventmill_dimension_unknown_total(?:{.*})? (\S+)$", text, re.M)))
+
+
+def _number(system: System, query: str) -> int:
+    return int(system.ask("POST", "/v1/query/sql", {"query": query})["rows"][0][0])
+
+
+def _dimensions(scene: Scene) -> Dimensions:
+    assert isinstance(scene.system, WithRedis | SpreadWithRedis)
+    return scene.system.dimensions
+
+
 def break_redis(scene: Scene) -> None:
     """Killed and started empty, slow, other types, emptied: each in turn, under load, then put right."""
-    system = scene.system
-    assert isinstance(system, WithRedis)
+    system = _dimensions(scene)
     kinds = ("killed", "slow", "wrong type", "emptied")
     kind = kinds[sum(scene.notes[name] for name in kinds) % len(kinds)]
     scene.notes[kind] += 1
@@ -127,8 +175,7 @@ def break_redis(scene: Scene) -> None:
 
 def break_redis_links(scene: Scene) -> None:
     """All connections are reset again and again, or every piece comes late and in slices; then they are whole."""
-    system = scene.system
-    assert isinstance(system, WithRedis)
+    system = _dimensions(scene)
 
     def act() -> None:
         if len(scene.recoveries) % 2:

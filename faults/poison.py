@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import orjson
 
 from faults.scene import Scene
+from faults.sending import post
 
 _CORPUS: Final = Path(__file__).parents[1] / "tests" / "data" / "json_test_suite" / "test_parsing"
 _BATCHES: Final = 25
@@ -44,18 +43,6 @@ def bodies() -> list[bytes]:
     """Bodies that are no JSON, JSON that is no batch, and one of 10 MB."""
     broken = [path.read_bytes() for path in sorted(_CORPUS.glob("n_*.json"))]
     return [*broken, b"", b"\x00" * 100, b"[]", b"17", b'"' + b"x" * 10_000_000 + b'"']
-
-
-def post(url: str, body: bytes) -> tuple[int, dict[str, Any]]:
-    """Status and answer of ``/v1/batch``."""
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
-    try:
-        connection.request("POST", "/v1/batch", body)
-        answer = connection.getresponse()
-        return answer.status, orjson.loads(answer.read())
-    finally:
-        connection.close()
 
 
 def poison(scene: Scene) -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from faults.adversary import adversarial_ids
 from faults.alone import Alone
 from faults.clocks import wrong_clocks
 from faults.dimensions import WithRedis, break_redis, break_redis_links
@@ -109,5 +110,6 @@ MATRIX: Final = (
     Row(15, "two compactors, late appends, a zombie sink", meet_compactor, WithReader, runs=60, small=0),
     Row(18, "wrong clocks, events days late and from the future", wrong_clocks, Alone, runs=5, small=0, seconds=30),
     Row(19, "poison: bodies and events that nobody should send", poison, Alone, runs=20, small=0),
+    Row(22, "ids chosen to meet in filter and hash tables", adversarial_ids, Alone, runs=20, small=1, seconds=30),
     Row(25, "SIGTERM, then start again", drain, Alone, runs=10, small=0),
 )

@@ -56,6 +56,10 @@ class System(Protocol):
         """Compact the lake as it is now."""
         ...
 
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """An answer of the process that has the stores."""
+        ...
+
     def verdicts(self, truth: Path) -> dict[str, dict[str, Any]]:
         """The oracle's, by store, once everything has arrived."""
         ...

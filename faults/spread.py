@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -39,12 +40,13 @@ class Spread:
 
     name = "three brokers"
 
-    def __init__(self, folder: Path, *, processors: int = 2) -> None:
+    def __init__(self, folder: Path, *, processors: int = 2, environ: Mapping[str, str] | None = None) -> None:
         # An abandoned transaction is looked for every second, not every ten.
         settings = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
         self.kafka = Kafka(settings={"broker.session.timeout.ms": "6000", **settings})
         self.proxy = FaultProxy.before(self.kafka.nodes)
         self._folder = folder
+        self._more = dict(environ or {})
         self.lake_dir = folder / "sink" / "lake"
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -62,6 +64,7 @@ class Spread:
             "EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000",
             "EVENTMILL_PROCESS__SNAPSHOTS": str(self._folder / "snapshots"),
             "EVENTMILL_DEDUP__CAPACITY": "10000000",
+            **self._more,
         }
 
     def _role(self, name: str, *arguments: str) -> Role:
@@ -150,12 +153,13 @@ class Spread:
         enriched = judge(TruthFile(truth).read(), stored).as_dict()
         return {"enriched": enriched, **{name: {**verdict, "balanced": balanced} for name, verdict in stores.items()}}
 
-    def ask(self, method: str, path: str) -> Any:
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
         """An answer of the sink's; asked again while it says that the log is out of its reach."""
         if self._sink is None:
             raise RuntimeError("the sink is not started yet")
+        data = None if body is None else orjson.dumps(body)
         request = urllib.request.Request(
-            f"{self._sink.url}{path}", method=method, headers={"Content-Type": "application/json"}
+            f"{self._sink.url}{path}", data, method=method, headers={"Content-Type": "application/json"}
         )
         answers: list[bytes] = []
 

@@ -1,0 +1,62 @@
+"""Row 22: ids and devices chosen to meet in a filter or a hash table. None may be lost, nor cost more than any other."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from itertools import count, islice
+from typing import Final
+
+from eventmill.core.clock import now_ms
+from eventmill.kernels.partition import murmur2
+from faults.scene import Scene
+from faults.sending import Sent, send
+
+_MASK: Final = (1 << 128) - 1
+#: Patterns by which a hash that is not keyed, or looks at half of an id, would put all in few places.
+IDS: Final[dict[str, Callable[[int, int], int]]] = {
+    "counted up": lambda base, n: base + n,
+    "differ in their first bytes": lambda base, n: (n << 96) | (base >> 32),
+    "halves alike": lambda base, n: (((base >> 64) ^ n) << 64) | ((base >> 64) ^ n),
+    "halves that cancel": lambda base, n: (((base + n) % (1 << 64)) << 64) | (~(base + n) % (1 << 64)),
+    "a power of two apart": lambda base, n: base + (n << 40),
+    "one bit or two": lambda base, n: base ^ (1 << (n % 128)) ^ (1 << (n // 128 % 128)) ^ ((n // 16384) << 57),
+}
+_EVENTS: Final = 50_000
+_TOGETHER: Final = 2_000
+_DEVICES: Final = 500
+#: The devices' keys fall on one partition of this many, or of a divisor of it.
+_PARTITIONS: Final = 48
+
+
+def devices() -> Iterator[str]:
+    """Names whose keys Kafka's hash puts in one place."""
+    return (
+        name for name in (f"device-{n}" for n in count()) if (murmur2(name.encode()) & 0x7FFFFFFF) % _PARTITIONS == 0
+    )
+
+
+def adversarial_ids(scene: Scene) -> None:
+    """One pattern after the other; how many of them the filter took for seen is told."""
+    kind = list(IDS)[len(scene.recoveries) % len(IDS)]
+    names = list(islice(devices(), _DEVICES))
+    base = scene.rng.getrandbits(128)
+    identities = [uuid.UUID(int=IDS[kind](base, n) & _MASK) for n in range(_EVENTS)]
+    assert len(set(identities)) == _EVENTS, f"ids of the kind {kind!r} are not unique"
+    before = rescued(scene)
+
+    def act() -> None:
+        for begin in range(0, _EVENTS, _TOGETHER):
+            at = now_ms()
+            rows = enumerate(identities[begin : begin + _TOGETHER])
+            send(scene, "Adversary", [Sent(each, names[n % _DEVICES], at + n) for n, each in rows])
+
+    scene.strike(act)
+    scene.system.ask("POST", "/v1/flush")
+    scene.notes["ids sent"] += _EVENTS
+    scene.notes["taken for seen, and rescued"] += rescued(scene) - before
+
+
+def rescued(scene: Scene) -> int:
+    """Events that the filter had taken for seen and that were put back, as the ledger has it."""
+    return int(scene.system.ask("GET", "/v1/status")["ledger"]["rescued"])
