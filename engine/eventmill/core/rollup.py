@@ -27,3 +27,12 @@ def distinct_merge(expression: str) -> str:
 def distinct_type(column_type: str) -> str:
     """The column type of such a state."""
     return f"AggregateFunction({DISTINCT}({DISTINCT_PRECISION}), {column_type})"
+
+
+#: What is counted distinctly, and the type that it has in every state.
+DISTINCT_TYPES: Final = {"devices": "String", "users": "Nullable(String)", "sessions": "Int64"}
+
+
+def restored(name: str) -> str:
+    """SQL for the state that a column of bytes (of the lake's aggregates) holds."""
+    return f"CAST(assumeNotNull({name}), '{distinct_type(DISTINCT_TYPES[name])}')"

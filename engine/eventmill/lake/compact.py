@@ -15,21 +15,22 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, Transaction
 
-from eventmill.core.errors import StateError, StoreError
+from eventmill.core.errors import StoreError
 from eventmill.core.frame import to_batch
 from eventmill.core.schema import EVENT, Flag
 from eventmill.core.tombstones import Tombstone
 from eventmill.lake import offsets
+from eventmill.lake.aggregates import retired
 from eventmill.lake.duplicates import by_hour, duplicates
 from eventmill.lake.files import DAY_MS, FileWriter, Indices, encoded, parquet, read, remove, require
 from eventmill.lake.forget import covered
 from eventmill.lake.iceberg import FORGOTTEN, REMOVED, CommitUnknown, Kind, LakeTable, LiveFile, added
 from eventmill.lake.lock import exclusive
 from eventmill.lake.recompute import changed_sessions
+from eventmill.lake.replace import replace_files
 
 #: A file of fewer rows is merged again when its partition is written to.
 MERGE_ROWS: Final = 250_000
@@ -121,7 +122,7 @@ def compact(
         if snapshot is None:
             return CompactReport()
         offsets.carried(snapshot)
-        plan = _plan(lake.live_files(table), gap_ms, enrich, forget)
+        plan = _plan(lake.live_files(table), gap_ms, enrich, forget, retired(table).sessions_frozen_before)
         if not plan.packs:
             return CompactReport()
         if dry_run:
@@ -150,7 +151,9 @@ def compact(
     return plan.report(snapshot_id, len(files))
 
 
-def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tombstone | None) -> _Plan:
+def _plan(
+    files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tombstone | None, frozen_before: int
+) -> _Plan:
     new = {index for index, file in enumerate(files) if file.appended}
     dates = {files[index].date for index in new}
     removed = duplicates(files, dates) if new else {}
@@ -159,6 +162,7 @@ def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tom
     # A removed row may have held a session together that reaches into the next date.
     reach = range(gap_ms // DAY_MS + 2)
     dates |= {files[index].date + days for index in removed for days in reach}
+    dates = {date for date in dates if date >= frozen_before}
     sessions = changed_sessions(files, removed, dates, gap_ms) if new or removed else {}
     chosen = new | set(removed) | set(sessions)
     if enrich is not None:
@@ -266,19 +270,8 @@ def _stage(
     entries: dict[str, str],
     hours: dict[str, Counter[int]],
 ) -> int:
-    """Stage the replacement on the newest snapshot, whose entries are copied forward."""
-    live = {file.location for file in lake.live_files(table)}
-    if not live.issuperset(file.location for file in replaced):
-        raise StateError("another compaction has replaced files that this one read; nothing was changed, run it again")
+    properties: dict[str, str] = {}
     for name, counts in hours.items():
         if counts:
-            transaction.set_properties(added(table, name, counts))
-    summary = {**offsets.carried(table.current_snapshot()), **entries}
-    with transaction.update_snapshot(snapshot_properties=summary).overwrite() as overwrite:
-        # Else a filter of one term for each partition would be evaluated for every manifest.
-        overwrite.delete_by_predicate(AlwaysTrue())
-        for old in replaced:
-            overwrite.delete_data_file(old.data_file)
-        for new in files:
-            overwrite.append_data_file(new)
-    return int(overwrite.snapshot_id)
+            properties |= added(table, name, counts)
+    return replace_files(lake, table, transaction, replaced, files, entries=entries, properties=properties)

@@ -145,7 +145,8 @@ class FileWriter:
         """
         # The name of the group, which the client chose, is not in the path.
         folder = np.datetime64(date, "D").astype(str)
-        location = self._lake.data_location(f"{folder}/{name}.parquet")
+        placed = self._lake.cold_location if name.startswith(Kind.COLD) else self._lake.data_location
+        location = placed(f"{folder}/{name}.parquet")
         storage = self._lake.storage
         path = storage.path(location)
         paths.add(path)
@@ -169,9 +170,10 @@ class FileWriter:
 
 
 def _codec(name: str) -> dict[str, Any]:
-    """What is appended is compacted within the hour, so quick compression is best; the rest stays."""
-    appended = name.startswith(Kind.APPENDED)
-    return {"compression": "snappy"} if appended else {"compression": "zstd", "compression_level": 1}
+    """What is appended is compacted within the hour, so quick compression is best; the rest stays, what is cold for long."""
+    if name.startswith(Kind.APPENDED):
+        return {"compression": "snappy"}
+    return {"compression": "zstd", "compression_level": 9 if name.startswith(Kind.COLD) else 1}
 
 
 def encoded(rows: pa.Table) -> pa.Table:

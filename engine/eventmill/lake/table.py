@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from eventmill.core.config import LakeConfig
+from eventmill.core.retention import LakeView
 from eventmill.core.schema import Topic
 from eventmill.lake import scan
+from eventmill.lake.aggregates import Aggregates, retired
 from eventmill.lake.iceberg import LakeTable
 from eventmill.lake.writer import LakeWriter
 
@@ -43,6 +45,19 @@ class Lake(LakeTable):
     def committed_offset(self, partition: int = 0) -> int:
         """The next offset to store. Raises ``StateError`` when the newest snapshot carries no offsets."""
         return self._writer.committed_offset(partition)
+
+    def view(self) -> LakeView | None:
+        """The newest snapshot, and the aggregates that belong to it, for questions; null while there is none."""
+        table = self.load()
+        if table.current_snapshot() is None:
+            return None
+        events = self.storage.source_sql(self.local(table.metadata_location))
+        named = retired(table)
+        if not named.minutes:
+            return LakeView(events, retired=named)
+        tables = Aggregates.of(self)
+        minutes, sessions = tables.minutes.source_sql(named.minutes), tables.sessions.source_sql(named.sessions)
+        return LakeView(events, minutes, sessions, named)
 
     def counts_by_hour(self) -> list[scan.HourCount]:
         """See ``scan.counts_by_hour``."""

@@ -30,6 +30,9 @@ PENDING_BYTES: Final = Gauge(
     "eventmill_pending_bytes", "Decoded bytes that wait for their commit", multiprocess_mode="livesum"
 )
 STORED: Final = Counter("eventmill_events_stored", "Events stored", ["store"])
+RETIRED: Final = Counter(
+    "eventmill_rows_retired", "Rows that retention has taken, or moved to the cold tier", ["store", "rule"]
+)
 PROCESSED: Final = Counter("eventmill_events_processed", "Raw events taken by the processor")
 JUDGED: Final = Counter("eventmill_suspects_judged", "Suspects looked up exactly")
 SCHEMAS_REACHED: Final = Gauge(

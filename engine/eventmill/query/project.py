@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from eventmill.core.retention import LakeView
 from eventmill.query.asker import LAKE, Store
 from eventmill.query.sql import DATABASE, TABLES
 
@@ -39,6 +40,22 @@ def lake_of(project: str, source: Callable[[], str | None]) -> Callable[[], str 
     def narrowed() -> str | None:
         whole = source()
         return None if whole is None else f"(SELECT * FROM {whole} WHERE {condition(project)})"
+
+    return narrowed
+
+
+def view_of(project: str, view: Callable[[], LakeView | None]) -> Callable[[], LakeView | None]:
+    """The same of the lake and its aggregates."""
+
+    def narrowed() -> LakeView | None:
+        whole = view()
+        if whole is None:
+            return None
+        events, minutes, sessions = (
+            None if source is None else f"(SELECT * FROM {source} WHERE {condition(project)})"
+            for source in (whole.events, whole.minutes, whole.sessions)
+        )
+        return LakeView(events or "", minutes, sessions, whole.retired)
 
     return narrowed
 

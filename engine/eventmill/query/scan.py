@@ -28,7 +28,8 @@ class Plan:
 
     ``parts`` has the SELECT over each table of the real-time store, ``lake_rows`` a statement that counts the rows in the
     lake's partitions that are read (null: none). ``raw`` tells whether rows of single events are read in real time.
-    ``hint`` says what makes the question cheaper.
+    ``hint`` says what makes the question cheaper. ``events`` are the only names that matter (null: all), ``aggregated``
+    tells that it needs no raw events of the lake where there are aggregates.
     """
 
     sql: str
@@ -37,6 +38,8 @@ class Plan:
     lake_rows: tuple[str, dict[str, Any]] | None
     raw: bool = True
     hint: str = NARROW
+    events: Collection[str] | None = None
+    aggregated: bool = False
 
 
 class Question(Protocol):
@@ -101,12 +104,12 @@ class Scan:
             where.append(f"event IN ({_list(sorted(self._events), bind)})")
         return where
 
-    def plan(self, sql: str) -> Plan:
-        """The plan of a statement made of ``rows``."""
+    def plan(self, sql: str, *, aggregated: bool = False) -> Plan:
+        """The plan of a statement made of ``rows``; ``aggregated``: and of the lake's aggregates."""
         lake = None
         if self._way.lake is not None and self._lake_source is not None:
             lake = lake_rows(self._events, self._way.lake, self._lake_source)
-        return Plan(sql, self.parameters.values, self._parts, lake)
+        return Plan(sql, self.parameters.values, self._parts, lake, events=self._events, aggregated=aggregated)
 
 
 def partitions(events: Collection[str] | None, span: Span, parameters: Parameters) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -18,13 +18,15 @@ import xxhash
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError, StoreError
+from eventmill.core.retention import LakeView
 from eventmill.net.messages import Request, Response
 from eventmill.query import funnel, paths, retention, sessions, timeline, trends
 from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store, TooManyRows
 from eventmill.query.lanes import FairPool
 from eventmill.query.live import LiveTail
-from eventmill.query.project import ProjectStore, lake_of
+from eventmill.query.project import ProjectStore, lake_of, view_of
 from eventmill.query.render import Answer, iso
+from eventmill.query.retired import kept, refuse
 from eventmill.query.routing import Route, route
 from eventmill.query.scan import Question
 from eventmill.query.select import Selects
@@ -58,6 +60,7 @@ class _Ready:
     sql: str
     parameters: dict[str, Any]
     run: Callable[[], tuple[pa.Table, dict[str, Any]]]
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class QueryService:
@@ -65,7 +68,7 @@ class QueryService:
 
     Making one moves the process to the root directory. ``lake_source`` gives the lake as a FROM expression, or null while
     there is none; ``watermark`` the newest ``received_at`` in it (ms since the epoch), ``lake_size`` its ``bytes`` and
-    ``rows``; ``window_ms`` is how far back the real-time store answers; ``clock`` is now.
+    ``rows``; ``lake_view`` the lake together with the aggregates of what is retired; ``window_ms`` is how far back the real-time store answers; ``clock`` is now.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class QueryService:
         window_ms: int,
         watermark: Callable[[], int | None] = lambda: None,
         lake_size: Callable[[], dict[str, int] | None] = lambda: None,
+        lake_view: Callable[[], LakeView | None] | None = None,
         clock: Callable[[], int] = now_ms,
         pool: FairPool | None = None,
         caller: str | None = None,
@@ -91,6 +95,7 @@ class QueryService:
         self._window_ms = window_ms
         self._watermark = watermark
         self._lake_size = lake_size
+        self._lake_view = lake_view or (lambda: _without_aggregates(lake_source()))
         self._clock = clock
         self._pool = pool or FairPool(config.concurrency_max)
         self._lane = self._pool.lane(config.concurrency_max)
@@ -104,12 +109,12 @@ class QueryService:
 
         Nothing else is shared, so what this one remembers of its answers is never seen by another.
         """
-        store, source = self._store, self._lake_source
+        store, source, view = self._store, self._lake_source, self._lake_view
         if project is not None:
-            store, source = ProjectStore(store, project), lake_of(project, source)
+            store, source, view = ProjectStore(store, project), lake_of(project, source), view_of(project, view)
         made = QueryService(
             store, source, config, window_ms=self._window_ms, watermark=self._watermark, lake_size=self._lake_size,
-            clock=self._clock, pool=self._pool, caller=caller,
+            lake_view=view, clock=self._clock, pool=self._pool, caller=caller,
         )  # fmt: skip
         made._selects = Selects(made._asker, self._lake_source, self._selects.shown)
         return made
@@ -188,7 +193,7 @@ class QueryService:
             "elapsed_ms": round((time.monotonic() - started) * 1_000, 3),
             "cached": False,
         }
-        return Answer(table, meta | facts)
+        return Answer(table, meta | ready.facts | facts)
 
     def explain(self, kind: str, body: Any) -> dict[str, Any]:
         """How a question would be answered: ``stores``, ``boundary``, ``tables`` (each with the rows that would be read and
@@ -220,15 +225,21 @@ class QueryService:
                 query.stores, None, estimate, query.text, query.parameters, lambda: (self._selects.answer(query), {})
             )
         question = KINDS[kind](body, self.config.result_rows_max, self._clock())
-        source = self._lake_source()
-        way = self._route(question, source)
+        view = self._lake_view()
+        source = None if view is None else view.events
+        way = replace(self._route(question, source), view=view)
         plan = question.plan(way, source)
+        refuse(plan, way)
         boundary = None if way.boundary is None else iso(way.boundary)
         # Where the lake's files lie is nobody's business.
-        shown = plan.sql if source is None else plan.sql.replace(source, LAKE)
+        shown = plan.sql
+        for place, name in () if view is None else (
+            (view.events, LAKE), (view.minutes, "lake.events_1m"), (view.sessions, "lake.sessions")
+        ):  # fmt: skip
+            shown = shown if place is None else shown.replace(place, name)
         return _Ready(
             way.stores, boundary, self._asker.estimate(plan), shown, plan.parameters,
-            lambda: question.answer(self._asker.answer(plan)),
+            lambda: question.answer(self._asker.answer(plan)), kept(view),
         )  # fmt: skip
 
     def _route(self, question: Question, source: str | None) -> Route:
@@ -244,3 +255,7 @@ class QueryService:
     def close(self) -> None:
         """Wait for running queries and stop."""
         self._pool.close()
+
+
+def _without_aggregates(source: str | None) -> LakeView | None:
+    return None if source is None else LakeView(source)

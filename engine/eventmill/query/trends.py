@@ -15,6 +15,7 @@ import pyarrow as pa
 from eventmill.core.errors import QueryError
 from eventmill.core.rollup import DIMENSIONS, DISTINCT, DISTINCT_PRECISION, distinct_merge, distinct_state
 from eventmill.core.schema import TIME
+from eventmill.query import retired
 from eventmill.query.body import (
     INTERVALS,
     LIMIT,
@@ -167,8 +168,11 @@ class Trends:
         lake = None
         if way.lake is not None and lake_source is not None:
             lake = lake_rows(self.events, way.lake, lake_source)
-        realtime = {name: part for name, part in parts.items() if name != "lake"}
-        return Plan(sql, parameters.values, realtime, lake, raw="events" in parts, hint=_HINT)
+        realtime = {name: part for name, part in parts.items() if not name.startswith("lake")}
+        return Plan(
+            sql, parameters.values, realtime, lake, raw="events" in parts, hint=_HINT, events=self.events,
+            aggregated=self.rolls_up,
+        )  # fmt: skip
 
     def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
         """With times as times; without a breakdown, counts and sums get their empty buckets. Running values go on in them."""
@@ -261,10 +265,13 @@ def _measure(given: Any) -> Measure:
 
 
 def _partial_queries(query: Trends, way: Route, lake_source: str | None, parameters: Parameters) -> dict[str, str]:
-    """One SELECT of partial results per table that is read: keys ``events``, ``events_1m``, ``lake``."""
+    """One SELECT of partial results per table that is read: keys ``events``, ``events_1m``, ``lake``, ``lake_1m``."""
     found = {}
     if way.lake is not None and lake_source is not None:
         found["lake"] = _raw(query, lake_source, way.lake, parameters, lake=True)
+        if query.rolls_up and way.view is not None and way.view.minutes is not None:
+            of_lake = retired.minutes(way.view, way.lake, parameters)
+            found["lake_1m"] = _rolled_up(query, way.lake, parameters, of_lake)
     if way.realtime is not None:
         if query.rolls_up:
             found["events_1m"] = _rolled_up(query, way.realtime, parameters)
@@ -281,15 +288,13 @@ def _raw(query: Trends, source: str, span: Span, parameters: Parameters, *, lake
     return _grouped(query, bucket, query.measure.part(parameters), "count()", source, conditions, parameters)
 
 
-def _rolled_up(query: Trends, span: Span, parameters: Parameters) -> str:
+def _rolled_up(query: Trends, span: Span, parameters: Parameters, source: str = "eventmill.events_1m") -> str:
     conditions = [
         f"minute >= toDateTime({parameters.bind(span.start // 1_000, 'UInt32')}, 'UTC')",
         f"minute < toDateTime({parameters.bind(span.end // 1_000, 'UInt32')}, 'UTC')",
     ]
     bucket = _bucket(query, "toInt64(toUnixTimestamp(minute)) * 1000")
-    return _grouped(
-        query, bucket, query.measure.rolled_up_part(), "sum(events)", "eventmill.events_1m", conditions, parameters
-    )
+    return _grouped(query, bucket, query.measure.rolled_up_part(), "sum(events)", source, conditions, parameters)
 
 
 def _bucket(query: Trends, at: str) -> str:

@@ -28,6 +28,7 @@ from eventmill.lake.compact import compact
 from eventmill.lake.forget import covered
 from eventmill.lake.maintain import maintain
 from eventmill.lake.table import Lake
+from eventmill.serve import retain
 from eventmill.sinks.realtime import forget as realtime
 from eventmill.sinks.realtime.store import RealtimeStore
 
@@ -115,6 +116,7 @@ def _carry_out(
     stores: _Stores, config: Config, wanted: Tombstone, receipt: dict[str, Any], checkpoint: Callable[[str], None]
 ) -> dict[str, Any]:
     _refuse_open_inserts(stores.log)
+    retain.resume(stores)  # what is counted as retired is not to be counted as forgotten, too
     known = recorded(stores.log)
     if all(each.id != wanted.id for each in known.tombstones):
         with stores.log.transaction() as transaction:

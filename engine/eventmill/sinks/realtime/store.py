@@ -11,7 +11,8 @@ inserted table by table with the views detached. All later inserts are one state
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -166,6 +167,12 @@ class RealtimeStore:
     ) -> list[list[str]]:
         """Rows of ``EXPLAIN kind`` as text, on a connection as in ``query_readonly``."""
         return self._clients.explain_readonly(kind, sql, parameters, settings)
+
+    @contextmanager
+    def nothing_inserted(self) -> Iterator[None]:
+        """No insert runs inside the block."""
+        with self._insert_lock:
+            yield
 
     def command(self, statement: str) -> None:
         """Run a statement of ours that answers nothing."""

@@ -1,0 +1,166 @@
+"""Months and years in minutes: what is kept stays countable, what goes is counted, and nothing is counted twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eventmill.core.tombstones import Tombstone, digest
+from eventmill.serve import forget
+from lake_events import row, session
+from life import DAY_MS, Life
+
+HOUR_MS = 3_600_000
+#: A Monday's midnight, long enough ago for two years to be over.
+START = 19_723 * DAY_MS
+NAMES = ("scroll", "tap", "purchase", 'it\'s \\ "odd"')
+FAST = {
+    "process.lateness": "24h",
+    "retention.raw": "5d",
+    "retention.downsample_after": "3d",
+    "retention.downsample_events": ("scroll",),
+    "retention.realtime": "2d",
+    "retention.cold_after": "4d",
+    "retention.aggregates": "20d",
+}
+
+
+class Year:
+    """A few hundred events a day of a few devices, some of them late, some of them far too late."""
+
+    def __init__(self, life: Life, seed: int, per_day: int) -> None:
+        self.life, self.rng, self.per_day, self.number = life, np.random.default_rng(seed), per_day, 0
+
+    def _event(self, at: int, received: int, device: str, user: str | None) -> dict:
+        self.number += 1
+        name = NAMES[int(self.rng.choice(4, p=[0.6, 0.25, 0.1, 0.05]))]
+        return row(
+            self.number, event=name, device_id=device, user_id=user, timestamp=at, received_at=received,
+            platform=[None, "ios", "android"][int(self.rng.integers(3))], session_id=session(device, at),
+            properties=f'{{"n":{self.number}}}',
+        )  # fmt: skip
+
+    def day(self, lateness_ms: int, too_late: tuple[int, ...] = ()) -> None:
+        """One day passes: its events and late ones come, in two batches; ``too_late`` (days) come, too."""
+        start = self.life.now
+        at = start + np.sort(self.rng.integers(0, DAY_MS, self.per_day))
+        late = np.where(self.rng.random(self.per_day) < 0.05, self.rng.integers(0, lateness_ms, self.per_day), 0)
+        rows = []
+        for when, behind in zip(at.tolist(), late.tolist(), strict=True):
+            device = int(self.rng.integers(12))
+            user = None if device % 3 == 0 else f"user {device % 5}"
+            rows.append(self._event(max(when - behind, START), when, f"device {device}", user))
+        for days in too_late:
+            when = start + 11 * HOUR_MS
+            # Each a visit of its own, so that the session which it has is the exact one.
+            rows.append(self._event(when - days * DAY_MS, when, f"old phone {self.number}", None))
+        rows.sort(key=lambda each: each["received_at"])
+        self.life.enter(rows[: len(rows) // 2])
+        self.life.enter(rows[len(rows) // 2 :])
+        self.life.store()
+        self.life.now = start + DAY_MS
+
+
+def same_counts(life: Life, start: int, end: int) -> None:
+    """Trends by day and event, of every measure that aggregates have, are what DuckDB counts in the truth."""
+    truth = life.truth()
+    for measure, column in (("events", "*"), ("devices", "DISTINCT device_id"), ("users", "DISTINCT user_id")):
+        answer = life.ask("trends", start, end, interval="day", measure=measure, breakdown="event")
+        found = {(at, name): value for at, name, value in answer["rows"] if value}
+        wanted = truth.execute(
+            f"SELECT strftime(make_timestamp((timestamp // {DAY_MS}) * {DAY_MS} * 1000), '%Y-%m-%dT%H:%M:%SZ'), event, "
+            f"count({column}) FROM truth WHERE timestamp >= {start} AND timestamp < {end} GROUP BY ALL"
+        ).fetchall()
+        assert found == {(at, name): value for at, name, value in wanted if value}, measure
+
+
+def exact_sessions(life: Life, start: int, end: int) -> None:
+    """Sessions, of retired events and others together, are what a batch computation over all gives."""
+    answer = life.ask("sessions", start, end, interval="total")
+    found = dict(zip(answer["columns"], answer["rows"][0], strict=True))
+    count, events, bounced, longest = life.truth().execute(
+        f"""
+        WITH marked AS (
+            SELECT *, "timestamp" - lag("timestamp") OVER (PARTITION BY device_id ORDER BY "timestamp") AS gap FROM truth
+            WHERE "timestamp" >= {start} AND "timestamp" < {end}
+        ), numbered AS (
+            SELECT *, sum(CASE WHEN gap IS NULL OR gap > {life.gap_ms} THEN 1 ELSE 0 END) OVER (
+                PARTITION BY device_id ORDER BY "timestamp" RANGE UNBOUNDED PRECEDING) AS visit FROM marked
+        ), visits AS (
+            SELECT count(*) AS size, max("timestamp") - min("timestamp") AS length FROM numbered GROUP BY device_id, visit
+        )
+        SELECT count(*), sum(size), count(*) FILTER (size = 1), sum(length) FROM visits
+        """
+    ).fetchone()  # fmt: skip
+    assert (found["sessions"], found["events"], found["bounced"]) == (count, events, bounced)
+    assert found["avg_ms"] == pytest.approx(longest / count)
+
+
+def forget_user(life: Life, user: str) -> int:
+    """Forget all of a user's events that are there; the truth loses them, too."""
+    wanted = Tombstone(f"{life.now}", life.now, digest(user), None, None, None)
+    receipt = forget.forget(life.stores, life.config, wanted)
+    before = len(life.rows)
+    life.rows = [each for each in life.rows if each["user_id"] != user]
+    assert receipt["lake"]["rows"] == before - len(life.rows)
+    return before - len(life.rows)
+
+
+def live(life: Life, days: int, per_day: int, *, lateness_ms: int, keeps: dict[str, int], every: int) -> dict[str, int]:
+    """Live through it; gives how many rows each rule has taken."""
+    year = Year(life, 7, per_day)
+    life.now = START
+    taken: dict[str, int] = {}
+    forgotten = 0
+    for day in range(days):
+        too_late = (
+            (keeps["raw"] + 2, keeps["downsample"] + 1) if day % every == every - 1 and day > keeps["raw"] + 2 else ()
+        )
+        year.day(lateness_ms, too_late)
+        if day == days // 2:
+            # Somebody who came yesterday, late by hours, wants to be forgotten today.
+            stranger = [
+                year._event(life.now - hours * HOUR_MS, life.now, "stranger's", "stranger") for hours in (1, 5, 20)
+            ]
+            life.enter(stranger)
+            life.store()
+            life.compact()
+            forgotten += forget_user(life, "stranger")
+            life.enter([dict(each, event_id=bytes(16)) for each in stranger[:1]], known=False)  # and may not come back
+            forgotten += 1
+            life.store()
+        life.compact()
+        for rule, (_, rows) in life.retain().items():
+            taken[rule] = taken.get(rule, 0) + rows
+        if day % every == 0 or day == days - 1:
+            audit = life.stores.audit()
+            assert audit.balanced, [hour for hour in audit.hours if not hour.balanced][:2]
+            kept_from = max(START, (life.now // DAY_MS - keeps["aggregates"]) * DAY_MS)
+            same_counts(life, kept_from, life.now)
+            if kept_from == START and day:
+                exact_sessions(life, START, life.now - DAY_MS)  # those of the last day are provisional
+    audit = life.stores.audit()
+    for store in ("realtime", "lake"):
+        assert audit.store_total(store, "forgotten") == forgotten
+        assert audit.store_total(store, "retired") > 0
+        assert audit.store_total(store, "stored") + audit.store_total(store, "retired") + forgotten == audit.total(
+            "received"
+        )
+    return taken
+
+
+def test_a_month_is_lived_through(tmp_path: Path) -> None:
+    life = Life(tmp_path / "data", **FAST)
+    days = 14
+    taken = live(
+        life, days, 150, lateness_ms=23 * HOUR_MS, keeps={"raw": 5, "downsample": 3, "aggregates": 20}, every=6
+    )
+    assert {rule for rule, rows in taken.items() if rows} >= {
+        "lake.raw",
+        "lake.downsample",
+        "lake.cold",
+        "realtime.raw",
+    }
+    life.close()
