@@ -14,6 +14,7 @@ import orjson
 from eventmill.cli.answers import ask, print_answer
 from eventmill.cli.generate import duration
 from eventmill.cli.options import friendly, json_option
+from eventmill.cli.saved import saved
 from eventmill.core.errors import ConfigError
 
 _LAST: Final = "24h"
@@ -23,7 +24,10 @@ Body = dict[str, Any]
 
 @click.group()
 def query() -> None:
-    """Ask a running server: trends, funnels, retention, sessions, a user's timeline, paths, or SQL."""
+    """Ask a running server: trends, funnels, retention, sessions, a user's timeline, paths, SQL, or what is saved."""
+
+
+query.add_command(saved)
 
 
 def _asks(kind: str) -> Callable[[Callable[..., Body]], Command]:
