@@ -126,14 +126,14 @@ def _series(columns: list[str], rows: list[list[Any]]) -> Iterable[tuple[str, li
     moments = sorted({datetime.fromisoformat(row[0]) for row in rows})
     step = min((b - a for a, b in itertools.pairwise(moments)), default=timedelta(1))
     count = (moments[-1] - moments[0]) // step + 1
-    labelled = "breakdown" in columns
+    labels = sum(name.startswith("breakdown") for name in columns)
     shown = [(columns.index(name), more) for name, more in _COLUMNS_OF_TRENDS.items() if name in columns]
     found: dict[Any, list[float | None]] = {}
     for row in rows:
         place = (datetime.fromisoformat(row[0]) - moments[0]) // step
         for column, more in shown:
-            found.setdefault((row[1] if labelled else "", more), [None] * count)[place] = row[column]
-    return [(f"{plain(label)}{more}", values) for (label, more), values in found.items()]
+            found.setdefault((*row[1 : 1 + labels], more), [None] * count)[place] = row[column]
+    return [(f"{' / '.join(map(plain, label))}{more}", values) for (*label, more), values in found.items()]
 
 
 def _table(columns: list[str], rows: list[list[Any]]) -> Table:
