@@ -51,6 +51,8 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
     ("trends", {**ALL, "interval": "hour", "event": None, "measure": "events"}),
     ("trends", {**ALL, "interval": "day", "event": "tap", "measure": "devices", "breakdown": "platform"}),
     ("trends", {**ALL, "interval": "day", "event": None, "measure": "users", "breakdown": "country"}),
+    ("trends", {**ALL, "interval": "day", "breakdown": ["platform", "country", "properties.category"], "limit": 1000}),
+    ("trends", {**ALL, "interval": "day", "measure": "devices", "breakdown": ["event", "platform"], "compare": "previous"}),
     ("trends", {**PAST, "interval": "hour", "event": "purchase", "measure": "sum:properties.price"}),
     ("trends", {**ALL, "interval": "day", "event": None, "measure": "p95:properties.price",
                 "breakdown": "properties.category"}),
