@@ -1,4 +1,5 @@
-"""A pipeline behind its processor, with a clock that is set: what is stored, kept and retired over any time, and what must be there."""
+"""A pipeline behind its processor, with a clock that is set: what is stored, kept and retired over any time, and what must be
+there."""
 
 from __future__ import annotations
 

@@ -160,7 +160,8 @@ class RetentionConfig:
     """How long what is kept: ``raw`` events in the lake and in ``realtime``, ``aggregates`` in both stores.
 
     Events named in ``downsample_events``, or that come more often than ``downsample_per_minute`` over a day (0: none), are kept
-    as aggregates only after ``downsample_after``. Files older than ``cold_after`` go to the cold tier, to ``cold_folder`` if named.
+    as aggregates only after ``downsample_after``. Files older than ``cold_after`` go to the cold tier, to ``cold_folder`` if
+    named.
     """
 
     interval: str = "1d"

@@ -111,7 +111,8 @@ class Retired:
     def raw_from_ms(self, names: Collection[str] | None) -> int:
         """From when on (ms since the epoch) the raw events of those names (null: all) are all there."""
         of_names = self.events.values() if names is None else [self.events.get(name, 0) for name in names]
-        return max([self.raw_before, *of_names]) * DAY_MS
+        first: int = max([self.raw_before, *of_names])
+        return first * DAY_MS
 
     @property
     def aggregates_from_ms(self) -> int:
@@ -121,8 +122,8 @@ class Retired:
 
 @dataclass(frozen=True, slots=True)
 class LakeView:
-    """One state of the lake for those who ask: FROM expressions of the events and of the aggregates that stand in for those that
-    are retired (null: none are). No event is in both."""
+    """One state of the lake for those who ask: FROM expressions of the events and of the aggregates that stand in for those
+    that are retired (null: none are). No event is in both."""
 
     events: str
     minutes: str | None = None

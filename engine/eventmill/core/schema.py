@@ -100,12 +100,22 @@ SCHEMAS: Final = pa.schema(
     ]
 )
 
-#: What was forgotten (``kind`` "tombstone"), and what of it had been counted before its deletion ("counted"); what the real-time
-#: store has retired ("retired"). ``content`` is JSON.
+#: What was forgotten (``kind`` "tombstone"), and what of it had been counted before its deletion ("counted"); what the
+#: real-time store has retired ("retired"). ``content`` is JSON.
 TOMBSTONES: Final = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("kind", pa.string(), nullable=False),
+        pa.field("content", pa.binary(), nullable=False),
+    ]
+)
+
+#: A saved question of a project ("" for what belongs to none); of each name the newest counts. ``content`` is JSON, null once
+#: it is deleted.
+SAVED: Final = pa.schema(
+    [
+        pa.field("project", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
         pa.field("content", pa.binary(), nullable=False),
     ]
 )
@@ -159,6 +169,7 @@ class Topic(StrEnum):
     SUSPECTS = "suspects"
     SCHEMAS = "schemas"
     TOMBSTONES = "tombstones"
+    SAVED = "saved"
 
 
 class Hop(StrEnum):

@@ -1,10 +1,10 @@
 """What stays of retired events: two Iceberg tables beside that of the events.
 
 ``eventmill.events_1m`` has a row a minute, event, platform and project, ``eventmill.sessions`` one a session and date. An
-event is either in the events' table or in the aggregates, never in both, so what a question asks is the sum of the two. The step from
-one to the other is a single commit: the events' table names, in its property ``eventmill.aggregates``, the aggregate tables'
-metadata that belongs to it. The aggregates are written first, and count for nothing until that commit; what a crash leaves of them is
-replaced by the next run, which goes on from the state that is named.
+event is either in the events' table or in the aggregates, never in both, so what a question asks is the sum of the two. The
+step from one to the other is a single commit: the events' table names, in its property ``eventmill.aggregates``, the aggregate
+tables' metadata that belongs to it. The aggregates are written first, and count for nothing until that commit; what a crash
+leaves of them is replaced by the next run, which goes on from the state that is named.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The cold tier: files that are hardly read any more, written once again to take less room, in a place of their own.
 
-They lie in ``cold/`` beside ``data/``: a folder that may be a link to a cheaper disk, a prefix of a bucket to which a lifecycle rule
-of the store's own may apply. Rows are ordered by device, so that all that repeats within one compresses to nearly nothing.
+They lie in ``cold/`` beside ``data/``: a folder that may be a link to a cheaper disk, a prefix of a bucket to which a lifecycle
+rule of the store's own may apply. Rows are ordered by device, so that all that repeats within one compresses to nearly nothing.
 """
 
 from __future__ import annotations

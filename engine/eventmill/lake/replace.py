@@ -23,8 +23,9 @@ def replace_files(
     entries: Mapping[str, str] | None = None,
     properties: Mapping[str, str] | None = None,
 ) -> int:
-    """Stage it on the newest snapshot, whose entries are copied forward, with more ``entries`` of the summary and ``properties``
-    of the table; gives the snapshot's id. Raises ``StateError`` when one of the replaced files is no longer there."""
+    """Stage it on the newest snapshot, whose entries are copied forward, with more ``entries`` of the summary and
+    ``properties`` of the table; gives the snapshot's id. Raises ``StateError`` when one of the replaced files is no longer
+    there."""
     live = {file.location for file in lake.live_files(table)}
     if not live.issuperset(file.location for file in replaced):
         raise StateError("another compaction has replaced files that this one read; nothing was changed, run it again")

@@ -1,7 +1,7 @@
 """Retiring events: rolled up into the aggregates, checked, and gone, in one commit a date.
 
-Only what compaction has been over is retired, so duplicates are out and sessions exact; a date with newer files waits. An event that
-comes later still, for a date that was retired, is retired by the next run, into the same aggregates.
+Only what compaction has been over is retired, so duplicates are out and sessions exact; a date with newer files waits. An event
+that comes later still, for a date that was retired, is retired by the next run, into the same aggregates.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ class Audit:
         return sum(getattr(hour, name) for hour in self.hours)
 
     def store_total(self, store: str, name: str) -> int:
-        """The sum of one store's ``stored``, ``doubled``, ``in_flight``, ``missing``, ``forgotten`` or ``retired`` over all hours."""
+        """The sum of one store's ``stored``, ``doubled``, ``in_flight``, ``missing``, ``forgotten`` or ``retired`` over all
+        hours."""
         return sum(getattr(hour.stores[store], name) for hour in self.hours)
 
     def as_dict(self) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def minutes(view: LakeView, span: Span, parameters: Parameters) -> str:
 
 
 def sessions(view: LakeView, span: Span, parameters: Parameters) -> str:
-    """Sessions with events within a stretch of whole days as a SELECT: ``session_id``, ``first`` and ``last`` (ms), ``number``."""
+    """Sessions with events within a stretch of whole days as a SELECT: ``session_id``, ``first`` and ``last`` (ms),
+    ``number``."""
     return (
         "SELECT session_id, toUnixTimestamp64Milli(started) AS first, toUnixTimestamp64Milli(ended) AS last, "
         f"toUInt64(events) AS number FROM {view.sessions} WHERE {_dates(span, parameters)}"

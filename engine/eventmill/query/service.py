@@ -25,6 +25,7 @@ from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store, Too
 from eventmill.query.lanes import FairPool
 from eventmill.query.live import LiveTail
 from eventmill.query.project import ProjectStore, lake_of, view_of
+from eventmill.query.relative import absolute
 from eventmill.query.render import Answer, iso
 from eventmill.query.retired import kept, refuse
 from eventmill.query.routing import Route, route
@@ -68,7 +69,8 @@ class QueryService:
 
     Making one moves the process to the root directory. ``lake_source`` gives the lake as a FROM expression, or null while
     there is none; ``watermark`` the newest ``received_at`` in it (ms since the epoch), ``lake_size`` its ``bytes`` and
-    ``rows``; ``lake_view`` the lake together with the aggregates of what is retired; ``window_ms`` is how far back the real-time store answers; ``clock`` is now.
+    ``rows``; ``lake_view`` the lake together with the aggregates of what is retired; ``window_ms`` is how far back the
+    real-time store answers; ``clock`` is now.
     """
 
     def __init__(
@@ -132,6 +134,10 @@ class QueryService:
             body = orjson.loads(request.body)
         except orjson.JSONDecodeError as error:
             return Response.error(400, f"the body is not JSON: {error}")
+        return await self.submit(kind, body, request)
+
+    async def submit(self, kind: str, body: Any, request: Request) -> Response:
+        """The answer to a question of a known kind, in its turn; ``request`` says in which form, and whether to explain."""
         if not self._places.acquire(blocking=False):
             return self._crowded()
         explains = request.query.get("explain", "0") not in ("", "0")
@@ -176,6 +182,17 @@ class QueryService:
                 "slow query: %s %s took %.2f s (key %s, from %s)",
                 kind, asked, seconds, self._caller or "none", " to ".join(span),
             )  # fmt: skip
+
+    def check(self, kind: str, body: Any) -> None:
+        """Whether a body can be asked at all; nothing is read. Raises ``QueryError`` telling what to change."""
+        if kind == SQL:
+            self._selects.read(body)
+        else:
+            self._question(kind, body)
+
+    def _question(self, kind: str, body: Any) -> Question:
+        now = self._clock()
+        return KINDS[kind](absolute(body, now), self.config.result_rows_max, now)
 
     def ask(self, kind: str, body: Any) -> dict[str, Any]:
         """As ``POST /v1/query/<kind>`` with this body. Raises ``QueryError``, ``StoreError``."""
@@ -224,7 +241,7 @@ class QueryService:
             return _Ready(
                 query.stores, None, estimate, query.text, query.parameters, lambda: (self._selects.answer(query), {})
             )
-        question = KINDS[kind](body, self.config.result_rows_max, self._clock())
+        question = self._question(kind, body)
         view = self._lake_view()
         source = None if view is None else view.events
         way = replace(self._route(question, source), view=view)

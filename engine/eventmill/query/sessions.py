@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from eventmill.core.errors import QueryError
 from eventmill.core.schema import TIME
+from eventmill.query import retired
 from eventmill.query.body import (
     INTERVALS,
     LIMIT,
@@ -26,7 +27,6 @@ from eventmill.query.body import (
     read_object,
     read_span,
 )
-from eventmill.query import retired
 from eventmill.query.conditions import read_filters
 from eventmill.query.fields import Field, Parameters
 from eventmill.query.routing import Route, Span

@@ -1,8 +1,8 @@
 """Keeping what the rules say, and no more: ``[retention]`` carried out in both stores.
 
-The lake: see ``lake.retire`` and ``lake.cold``. The real-time store in this order, so that each step may be repeated after a crash:
-which events go stands on the log, as a condition, in the transaction that enters their counts into the ledger; they are deleted; that is
-noted on the log, too.
+The lake: see ``lake.retire`` and ``lake.cold``. The real-time store in this order, so that each step may be repeated after a
+crash: which events go stands on the log, as a condition, in the transaction that enters their counts into the ledger; they are
+deleted; that is noted on the log, too.
 """
 
 from __future__ import annotations

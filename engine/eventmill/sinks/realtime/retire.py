@@ -108,7 +108,7 @@ def old_roll_ups(store: RealtimeStore, before_ms: int) -> dict[str, dict[str, di
     month = int(_month(before_ms))
     return {
         table.name: {name: size for name, size in _sizes(store, table.name).items() if int(name) < month}
-        for table in ddl.ROLL_UPS
+        for table in store.roll_ups
     }
 
 

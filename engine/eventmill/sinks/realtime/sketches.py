@@ -1,7 +1,7 @@
 """Rolling up events by minute outside the store's tables, with the states that its own roll-up keeps.
 
-A state leaves ClickHouse as the bytes that it has in a column, and becomes a state again by a cast: so what is rolled up here, and
-kept elsewhere, merges with the store's roll-up and with raw events.
+A state leaves ClickHouse as the bytes that it has in a column, and becomes a state again by a cast: so what is rolled up here,
+and kept elsewhere, merges with the store's roll-up and with raw events.
 """
 
 from __future__ import annotations
@@ -51,14 +51,16 @@ class Sketches:
         states = ", ".join(_bytes(distinct_merge(restored(name)), name) for name in DISTINCT_TYPES)
         return self._grouped(pa.table(columns), "sum(assumeNotNull(events))", states)
 
-    def _grouped(self, eventmill_rows: pa.Table, events: str, states: str) -> pa.Table:
-        # chdb finds the rows by the name of this variable.
-        found = self._store.query_arrow(
-            f"SELECT {', '.join(_KEYS)}, toInt64({events}) AS counted, {states} FROM "
-            f"(SELECT * REPLACE ({_REPLACED}) FROM Python(eventmill_rows)) "
-            f"GROUP BY {', '.join(_KEYS)} ORDER BY event, minute, platform, project",
-            None, _SETTINGS,
-        )  # fmt: skip
+    def _grouped(self, rows: pa.Table, events: str, states: str) -> pa.Table:
+        keys = ", ".join(_KEYS)
+        found = self._store.query_rows(
+            rows,
+            lambda source: (
+                f"SELECT {keys}, toInt64({events}) AS counted, {states} FROM (SELECT * REPLACE ({_REPLACED}) FROM {source}) "
+                f"GROUP BY {keys} ORDER BY event, minute, platform, project"
+            ),
+            _SETTINGS,
+        )
         if not found.num_rows:
             return _EMPTY
         columns = [
