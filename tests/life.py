@@ -16,7 +16,6 @@ from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import load
 from eventmill.core.schema import EVENT, Hop, Topic
 from eventmill.lake.compact import compact
-from eventmill.lake.maintain import maintain
 from eventmill.query.service import QueryService
 from eventmill.serve import retain
 from eventmill.serve.engine import Stores
@@ -80,9 +79,8 @@ class Life:
                 continue
 
     def compact(self) -> None:
-        """The hourly upkeep."""
+        """The hourly upkeep; its clean-up is left to ``retain``."""
         compact(self.stores.lake, gap_ms=self.gap_ms, now_ms=self.now)
-        maintain(self.stores.lake, now_ms=self.now)
 
     def retain(self, **more: Any) -> dict[str, tuple[int, int]]:
         """The daily one; gives (partitions, rows) by store and rule."""
