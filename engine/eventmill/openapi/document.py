@@ -10,7 +10,7 @@ import orjson
 
 from eventmill import __version__
 from eventmill.net.messages import Request, Response
-from eventmill.openapi import events, pipeline, questions
+from eventmill.openapi import events, pipeline, questions, saved
 from eventmill.openapi.parts import Piece, answers, errors, json, record, response, text
 
 PATH: Final = "/openapi.json"
@@ -34,13 +34,26 @@ def document() -> Piece:
         "tags": [
             {"name": "events", "description": "Segment's HTTP Tracking API: what SDKs send"},
             {"name": "questions", "description": "Over the real-time store and the lake as one"},
+            {"name": "saved", "description": "Questions by name, each project's own"},
             {"name": "pipeline", "description": "Where every event is"},
             {"name": "health", "description": "For orchestrators and Prometheus"},
         ],
         "security": [{"bearer": []}, {"basic": []}, {}],
-        "paths": {**events.paths(), **questions.paths_of(), **pipeline.paths(), PATH: {"get": _itself()}},
+        "paths": {
+            **events.paths(),
+            **questions.paths_of(),
+            **saved.paths(),
+            **pipeline.paths(),
+            PATH: {"get": _itself()},
+        },
         "components": {
-            "schemas": {"Error": error, **events.schemas(), **questions.schemas(), **pipeline.schemas()},
+            "schemas": {
+                "Error": error,
+                **events.schemas(),
+                **questions.schemas(),
+                **saved.schemas(),
+                **pipeline.schemas(),
+            },
             "responses": errors(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "A key as the token"},

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from eventmill.openapi.parts import Piece, answers, choice, json, listed, nullable, number, record, ref, response, text
 from eventmill.query import conditions, fields, funnel, paths, retention, sessions, timeline, trends
-from eventmill.query.body import EVENT_CHARS_MAX, INTERVALS, LIMIT, LIMIT_MAX, WHO
+from eventmill.query.body import BREAKDOWNS_MAX, EVENT_CHARS_MAX, INTERVALS, LIMIT, LIMIT_MAX, WHO
+from eventmill.query.relative import FORM
 from eventmill.query.render import ARROW, CSV
 
 _TAGS: Final = ["questions"]
@@ -36,7 +37,7 @@ KINDS: Final[dict[str, tuple[str, dict[str, Piece], tuple[str, ...], dict[str, A
                 pattern=rf"^({_COUNTED}|({_FUNCTIONS}):({_NUMBERS}|({_PATHS})(\.[^.]+)+))$",
                 default="events",
             ),
-            "breakdown": _BREAKDOWN,
+            "breakdown": {"anyOf": [_BREAKDOWN, listed(ref("Field"), minItems=1, maxItems=BREAKDOWNS_MAX)]},
             "filters": _FILTERS,
             "limit": _LIMIT,
             "compare": {"enum": ["previous", None], "description": "Beside the period of the same length before"},
@@ -145,7 +146,13 @@ def schemas() -> dict[str, Piece]:
         "meta": ref("Meta"),
     }
     return {
-        "Time": text("ISO 8601; without an offset it is UTC", format="date-time"),
+        "Time": {
+            "anyOf": [
+                text("ISO 8601; without an offset it is UTC", format="date-time"),
+                text(pattern=f"^{FORM.pattern}$"),
+            ],
+            "description": "A moment, or a relative time like now, -7d, -24h/hour or now/day",
+        },
         "Duration": {
             "anyOf": [text(pattern=r"^\d+(\.\d+)?(ms|s|m|h|d)$"), number("ms", least=1)],
             "description": "A length of time like 90s, 30m, 24h or 7d",
@@ -213,38 +220,39 @@ def paths_of() -> dict[str, Any]:
     return {f"/v1/query/{kind}": {"post": _ask(kind)} for kind in KINDS} | {"/v1/live": {"get": _live()}}
 
 
+#: Of every question.
+EXPLAIN: Final = {
+    "name": "explain",
+    "in": "query",
+    "description": "1: tell how it would be answered instead",
+    "schema": choice(["0", "1"], default="0"),
+}
+_FORMS: Final = {
+    **json({"oneOf": [ref("Answer"), ref("Explanation")]}),
+    ARROW: {"schema": text("The same columns; `meta` stands in the schema's metadata", format="binary")},
+    CSV: {
+        "schema": text("The same columns, with a header (RFC 4180); what a spreadsheet would run gets an apostrophe")
+    },
+}
+_REFUSED: Final = json({"anyOf": [ref("Error"), ref("Refused")]})
+ANSWERS: Final = answers(
+    {200: response("The answer", _FORMS), 400: response("What to change, or what it would cost", _REFUSED)}, engine=True
+)
+
+
 def _body(kind: str) -> str:
     return f"{kind.capitalize()}Body"
 
 
 def _ask(kind: str) -> Piece:
     summary, _, _, example = KINDS[kind]
-    forms = {
-        **json({"oneOf": [ref("Answer"), ref("Explanation")]}),
-        ARROW: {"schema": text("The same columns; `meta` stands in the schema's metadata", format="binary")},
-        CSV: {
-            "schema": text(
-                "The same columns, with a header (RFC 4180); what a spreadsheet would run gets an apostrophe"
-            )
-        },
-    }
-    explain = {
-        "name": "explain",
-        "in": "query",
-        "description": "1: tell how it would be answered instead",
-        "schema": choice(["0", "1"], default="0"),
-    }
-    refused = json({"anyOf": [ref("Error"), ref("Refused")]})
     return {
         "operationId": kind,
         "summary": summary,
         "tags": _TAGS,
-        "parameters": [explain],
+        "parameters": [EXPLAIN],
         "requestBody": {"required": True, "content": json(ref(_body(kind)), example=example)},
-        "responses": answers(
-            {200: response("The answer", forms), 400: response("What to change, or what it would cost", refused)},
-            engine=True,
-        ),
+        "responses": ANSWERS,
     }
 
 
