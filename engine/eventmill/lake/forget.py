@@ -62,18 +62,21 @@ def forget_aggregates(lake: LakeTable, tombstone: Tombstone) -> None:
     """Take out the covered rows, in one commit. Safe to repeat. Raises ``DataFolderBusy``, ``StoreError``."""
     with exclusive(lake.folder):
         tables, base = Aggregates.of(lake), retired(lake.load())
-        state = base
-        for field, table, location in (
-            ("minutes", tables.minutes, base.minutes),
-            ("sessions", tables.sessions, base.sessions),
-        ):
-            found = _covered(table, location, tombstone)
-            if found:
-                rest = pa.concat_tables([rows.filter(pc.invert(gone)) for _, rows, gone in found])
-                changed = table.changed(location, [file for file, _, _ in found], rest)
-                state = replace(state, **{field: changed})
+        state = replace(
+            base,
+            minutes=_without(tables.minutes, base.minutes, tombstone),
+            sessions=_without(tables.sessions, base.sessions, tombstone),
+        )
         if state != base:
             name_aggregates(lake, base, state)
+
+
+def _without(table: AggregateTable, location: str, tombstone: Tombstone) -> str:
+    found = _covered(table, location, tombstone)
+    if not found:
+        return location
+    rest = pa.concat_tables([rows.filter(pc.invert(gone)) for _, rows, gone in found])
+    return table.changed(location, [file for file, _, _ in found], rest)
 
 
 def _covered(

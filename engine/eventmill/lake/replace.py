@@ -11,6 +11,7 @@ from pyiceberg.table import Table, Transaction
 from eventmill.core.errors import StateError
 from eventmill.lake import offsets
 from eventmill.lake.iceberg import LakeTable, LiveFile
+from eventmill.lake.versions import changed
 
 
 def replace_files(
@@ -31,12 +32,14 @@ def replace_files(
         raise StateError("another compaction has replaced files that this one read; nothing was changed, run it again")
     if properties:
         transaction.set_properties(dict(properties))
-    summary = {**offsets.carried(table.current_snapshot()), **(entries or {})}
+    written = list(files)
+    dates = changed([*(old.date for old in replaced), *(new.partition[0] for new in written)])
+    summary = {**offsets.carried(table.current_snapshot()), **(entries or {}), **dates}
     with transaction.update_snapshot(snapshot_properties=summary).overwrite() as overwrite:
         # Else a filter of one term for each partition would be evaluated for every manifest.
         overwrite.delete_by_predicate(AlwaysTrue())
         for old in replaced:
             overwrite.delete_data_file(old.data_file)
-        for new in files:
+        for new in written:
             overwrite.append_data_file(new)
     return int(overwrite.snapshot_id)

@@ -62,7 +62,7 @@ def refuse(plan: Plan, way: Route) -> None:
         )
 
 
-def kept(view: LakeView | None) -> dict[str, Any]:
+def kept_since(view: LakeView | None) -> dict[str, Any]:
     """For ``meta``: since when single events and aggregates are all there; nothing where none are retired."""
     if view is None or not view.minutes:
         return {}
