@@ -180,8 +180,17 @@ def schemas() -> dict[str, Piece]:
                 "elapsed_ms": {"type": "number", "minimum": 0},
                 "cached": {"type": "boolean"},
                 "cursor": nullable(text("Where the next page of a timeline begins")),
+                "kept": record(
+                    {
+                        "raw_from": text("Since when single events are all there", format="date-time"),
+                        "aggregates_from": text("Since when aggregates are", format="date-time"),
+                        "downsampled": {"type": "object", "description": "The same as `raw_from`, by event"},
+                    },
+                    optional=["downsampled"],
+                    description="Where events are retired: what there still is",
+                ),
             },
-            optional=["cursor"],
+            optional=["cursor", "kept"],
             additionalProperties=True,
         ),
         "Explanation": record(
