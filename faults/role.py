@@ -24,9 +24,10 @@ class Role:
         self.server = Server([], messages, environ)
         self._from = 0
 
-    def launch(self, failpoint: tuple[str, int] | None = None) -> None:
-        """Start it, not waiting; with ``failpoint`` it kills itself when it reaches that point for the n-th time."""
-        main = ["-m", "eventmill"] if failpoint is None else ["-m", "faults.child", failpoint[0], str(failpoint[1])]
+    def launch(self, failpoint: tuple[str, int] | None = None, *, after_ms: int = 0) -> None:
+        """Start it, not waiting; with ``failpoint`` it kills itself when it has reached that point for the n-th time."""
+        armed = [] if failpoint is None else [failpoint[0], str(failpoint[1]), str(after_ms)]
+        main = ["-m", "faults.child", *armed] if armed else ["-m", "eventmill"]
         self.server.command = [sys.executable, *main, *self._arguments]
         self._from = self.server.messages.stat().st_size if self.server.messages.exists() else 0
         self.server.start()

@@ -103,6 +103,14 @@ def test_waiting_sees_all_partitions_and_lingers_for_more(log):
     assert payloads(log.read(Topic.RAW, 1, 0, events_max=1)) == [b"first"]
 
 
+def test_small_frames_that_lie_there_are_taken_together_without_lingering(log):
+    """As the rescue lane takes suspects: one frame a step would be too slow for it."""
+    written = [b"%d" % number for number in range(40)]
+    put(log, *written, topic=Topic.SUSPECTS)
+    assert log.wait(Topic.SUSPECTS, {0: 0}, WAIT_S, events_max=len(written))
+    assert payloads(log.read(Topic.SUSPECTS, 0, 0, events_max=len(written))) == written
+
+
 def test_a_transaction_is_visible_whole_or_not_at_all(log):
     def fail():
         with log.transaction() as transaction:
