@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,7 @@ import numpy as np
 from testbed.process import READY_S, Server, eventually
 
 _READY: Final = b"ready "
+_ASK_S: Final = 10.0
 
 
 class Role:
@@ -58,6 +61,14 @@ class Role:
         if self.server.crashed:
             raise RuntimeError(f"{self._arguments} ended at once: {self.server.tail()}")
         return any(line.startswith(_READY.decode()) for line in self.said.splitlines())
+
+
+def refused(url: str) -> int:
+    """Requests that ingest at that address has answered with 503."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=_ASK_S) as answer:
+        text = answer.read().decode()
+    found = re.findall(r'^eventmill_requests_total\{.*status="503".*\} ([0-9.e+]+)$', text, re.MULTILINE)
+    return int(sum(map(float, found)))
 
 
 class Load:

@@ -1,4 +1,4 @@
-"""Row 13: the sinks are killed while the real-time store takes an insert, which goes into several partitions and two roll-ups."""
+"""Row 13: a sink is killed while the real-time store takes an insert, which goes to several partitions and two roll-ups."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 from eventmill.core import groups
 from faults.child import REACHED, SINK_POINTS
 from faults.scene import Scene, System
+from faults.sums import number
 from testbed.process import eventually
 
 #: An insert takes about as long, so that kills are spread over all of it.
 _INSERT_MS: Final = 150
 _INSERTS: Final = 3
 _STORES: Final = (groups.REALTIME, groups.LAKE)
-_ROLLED_UP: Final = "SELECT toInt64(count()) - (SELECT toInt64(sum(events)) FROM events_1m) FROM events"
 _DAYS: Final = "SELECT uniqExact(toDate(timestamp)) FROM events"
 
 
@@ -29,7 +29,9 @@ def kill_sink(scene: Scene) -> None:
     victim.await_end()
     reached = [line.removeprefix(REACHED) for line in victim.said.splitlines() if line.startswith(REACHED)]
     within = [name for name in reached if name in (*SINK_POINTS, "committed")][-1]
-    scene.notes[{"intent": "within the insert", "inserted": "before the offsets", "committed": "after them"}[within]] += 1
+    scene.notes[
+        {"intent": "within the insert", "inserted": "before the offsets", "committed": "after them"}[within]
+    ] += 1
 
     begun = time.monotonic()
     victim.start()
@@ -43,13 +45,3 @@ def stored(system: System) -> int:
     """Events that both stores have taken."""
     status = system.ask("GET", "/v1/status")
     return int(status["ledger"]["enriched"]) - max(int(status["lag"][group]) for group in _STORES)
-
-
-def not_rolled_up(system: System) -> int:
-    """By how many events the sums of the roll-ups differ from the rows."""
-    return abs(number(system, _ROLLED_UP))
-
-
-def number(system: System, query: str) -> int:
-    """The only value of an answer."""
-    return int(system.ask("POST", "/v1/query/sql", {"query": query})["rows"][0][0])
