@@ -67,8 +67,9 @@ def producer(config: KafkaConfig, transactional_id: str | None) -> dict[str, Any
     if transactional_id is not None:
         settings["transactional.id"] = transactional_id
         settings["transaction.timeout.ms"] = parse_duration_ms(config.transaction_timeout)
-        # A message that is late for its transaction is of no use.
+        # A message, or an answer, that is late for its transaction is of no use.
         settings["delivery.timeout.ms"] = settings["transaction.timeout.ms"]
+        settings["socket.timeout.ms"] = min(settings["transaction.timeout.ms"], int(settings["socket.timeout.ms"]))
     return settings
 
 
