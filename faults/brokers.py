@@ -10,6 +10,7 @@ from faults.adversary import adversarial_ids
 from faults.clocks import wrong_clocks
 from faults.dimensions import SpreadWithRedis, break_redis
 from faults.poison import poison
+from faults.registry import SpreadWithRegistry, break_registry
 from faults.rows import damage, drain, kill_at_failpoint, kill_processor
 from faults.scene import Row, Scene
 from faults.sinks import kill_sink
@@ -198,6 +199,15 @@ BROKERS: Final[tuple[Row, ...]] = (
         "Redis killed, slow, of another type, emptied",
         break_redis,
         build=SpreadWithRedis,
+        runs=10,
+        small=0,
+        seconds=60,
+    ),
+    _on(
+        12,
+        "the schema registry never reached, killed, hanging",
+        break_registry,
+        build=SpreadWithRegistry,
         runs=10,
         small=0,
         seconds=60,

@@ -35,10 +35,17 @@ def kill_sink(scene: Scene) -> None:
 
     begun = time.monotonic()
     victim.start()
-    enriched = int(system.ask("GET", "/v1/status")["ledger"]["enriched"])
-    eventually(lambda: stored(system) >= enriched, lambda: f"both stores hold {enriched} events")
+    settle(system)
     scene.recoveries.append(time.monotonic() - begun)
     scene.notes["partitions of events"] = number(system, _DAYS)
+
+
+def settle(system: System) -> None:
+    """Return once what is on the log now is processed and in both stores, though the load goes on."""
+    mark = system.mark()
+    eventually(lambda: system.passed(mark), lambda: "everything is processed")
+    enriched = int(system.ask("GET", "/v1/status")["ledger"]["enriched"])
+    eventually(lambda: stored(system) >= enriched, lambda: f"both stores hold {enriched} events")
 
 
 def stored(system: System) -> int:

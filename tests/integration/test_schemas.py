@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import orjson
 import pytest
+from tests.needs import had
 
 from eventmill.core.config import SchemasConfig
 from eventmill.core.errors import SchemaError
 from eventmill.process.schemas.sources import FolderSource, RegistrySource
-from registry_server import registry_or_skip
 from serving import eventmill, eventually
+from testbed.registry import Registry
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
@@ -40,10 +41,10 @@ def ids(server, condition="1"):
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    registry = registry_or_skip(tmp_path_factory.mktemp("registry"))
-    yield registry
-    registry.stop()
+def registry():
+    server = had(lambda: Registry().__enter__())
+    yield server
+    server.close()
 
 
 def test_a_folder_of_schemas_changes_beside_the_running_service(serve, tmp_path):
