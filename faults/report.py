@@ -14,7 +14,7 @@ from faults.scene import Result
 ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = ROOT / "faults" / "results.json"
 PAGE: Final = ROOT / "docs" / "faults.md"
-#: How the names of notes begin that are no counts.
+#: How notes begin that are no counts.
 MAXIMA: Final = ("longest", "most")
 #: Rows of the matrix that are tests of their own: what is broken, and where.
 ELSEWHERE: Final = (
@@ -45,12 +45,17 @@ Whatever was acknowledged with 200 is stored exactly once in each store, through
 broker. Here is what was broken on purpose, how often, and what the oracle said: the generator writes down what it is about to
 send, then sends it until each request has its answer, and afterwards every id is looked for in the stores. **Lost** is
 acknowledged and absent, **doubled** stored more than once; phantoms (never sent) and corrupt events (not as they were sent) are
-looked for too, and the ledger has to balance.
+looked for too, the sums of the roll-ups have to be those of the rows, and the ledger has to balance.
 
 Load: 3,000 events a second, 5 % of them client duplicates, 2 % late, 1 % bad. Recovery is from the fault until all that stood
 on the log at the fault has been processed and committed, restart included; for ingest, until requests are answered again.
 
-`make faults` runs all of it and writes this page, `python -m faults --rows 1,4 --runs 10` a part; `make test` a small size.
+**One machine** is `eventmill serve`: one process with the embedded log and both stores. **Three brokers** are Apache Kafka with
+replication factor 3, and one ingest, two processors and one sink as processes of their own; ingest and processors reach the
+brokers through a proxy that breaks connections. "10 of 20" are the runs that were made of those that the matrix plans.
+
+`make faults` runs all of it and writes this page, `python -m faults --rows 1,4 --runs 10` a part, `--on brokers` the rows on
+brokers; runs of the same code on the same machine add up. `make test` runs a small size.
 
 """
 _CONTROLS: Final = """

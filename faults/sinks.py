@@ -37,7 +37,7 @@ def kill_sink(scene: Scene) -> None:
     victim.start()
     settle(system)
     scene.recoveries.append(time.monotonic() - begun)
-    scene.notes["partitions of events"] = number(system, _DAYS)
+    scene.notes["most partitions of events"] = number(system, _DAYS)
 
 
 def settle(system: System) -> None:
