@@ -146,6 +146,8 @@ def test_while_the_registry_is_down_events_are_accepted_and_flagged_and_judged_w
     server = serve(EVENTMILL_SCHEMAS__REGISTRY=registry.url, EVENTMILL_SCHEMAS__REFRESH_INTERVAL="100ms")
     send(server, event(1, 1), event(2, "x"))
     assert ids(server, "bitAnd(flags, 1024) != 0") == ["m1", "m2"]
+    for begin in (10_000, 12_000, 14_000, 16_000):  # more than one statement could name one by one
+        send(server, *(event(number, 1) for number in range(begin, begin + 2_000)))
     assert b"eventmill_schemas_reached" in server.request("GET", "/metrics")[1]
     registry.start()
     RegistrySource(SchemasConfig(registry=registry.url)).publish("purchase", schema())
