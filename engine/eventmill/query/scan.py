@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from eventmill.kernels.partition import OVERFLOW
 from eventmill.query.fields import Field, Parameters
+from eventmill.query.legs import of_spans, rows_of
 from eventmill.query.routing import Route, Span
 
 EVENTS: Final = "eventmill.events"
@@ -26,16 +27,14 @@ AT: Final = "toUnixTimestamp64Milli(timestamp)"
 class Plan:
     """A statement, and what it takes to estimate its cost.
 
-    ``parts`` has the SELECT over each table of the real-time store, ``lake_rows`` a statement that counts the rows in the
-    lake's partitions that are read (null: none). ``raw`` tells whether rows of single events are read in real time.
-    ``hint`` says what makes the question cheaper.
+    ``parts`` has the SELECT over each table that ClickHouse keeps, ``lake_rows`` how many of the lake's events are in the
+    files that are read, or a statement that counts them (null: none). ``hint`` says what makes the question cheaper.
     """
 
     sql: str
     parameters: dict[str, Any]
     parts: dict[str, str]
-    lake_rows: tuple[str, dict[str, Any]] | None
-    raw: bool = True
+    lake_rows: int | tuple[str, dict[str, Any]] | None
     hint: str = NARROW
 
 
@@ -89,12 +88,12 @@ class Scan:
             leg = f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(where)}{end}"
             legs.append(f"SELECT * FROM ({leg})" if end else leg)
             if name == "events":
-                self._parts[name] = leg
+                self._parts[EVENTS] = leg
         return " UNION ALL ".join(legs)
 
     def _where(self, span: Span, *, lake: bool) -> list[str]:
         bind = self.parameters
-        where = [f"timestamp >= {bind.time(span.start)}", f"timestamp < {bind.time(span.end)}"]
+        where = [within([span], bind)]
         if lake:
             where += partitions(self._events, span, bind)
         if self._events is not None:
@@ -103,10 +102,20 @@ class Scan:
 
     def plan(self, sql: str) -> Plan:
         """The plan of a statement made of ``rows``."""
-        lake = None
-        if self._way.lake is not None and self._lake_source is not None:
-            lake = lake_rows(self._events, self._way.lake, self._lake_source)
+        lake: int | tuple[str, dict[str, Any]] | None = None
+        way = self._way
+        if way.lake is not None and self._lake_source is not None:
+            if way.files is None:
+                lake = lake_rows(self._events, way.lake, self._lake_source)
+            else:
+                lake = rows_of(of_spans(way.files, [way.lake], self._events))
         return Plan(sql, self.parameters.values, self._parts, lake)
+
+
+def within(spans: Sequence[Span], parameters: Parameters) -> str:
+    """The condition on an event's time."""
+    each = [f"timestamp >= {parameters.time(span.start)} AND timestamp < {parameters.time(span.end)}" for span in spans]
+    return each[0] if len(each) == 1 else f"({' OR '.join(f'({one})' for one in each)})"
 
 
 def partitions(events: Collection[str] | None, span: Span, parameters: Parameters) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -18,12 +18,13 @@ import xxhash
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError, StoreError
+from eventmill.core.lakefile import LakeFile
 from eventmill.net.messages import Request, Response
 from eventmill.query import funnel, paths, retention, sessions, timeline, trends
 from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store, TooManyRows
 from eventmill.query.lanes import FairPool
 from eventmill.query.live import LiveTail
-from eventmill.query.project import ProjectStore, lake_of
+from eventmill.query.project import ProjectStore, files_of_project, lake_of
 from eventmill.query.render import Answer, iso
 from eventmill.query.routing import Route, route
 from eventmill.query.scan import Question
@@ -65,7 +66,8 @@ class QueryService:
 
     Making one moves the process to the root directory. ``lake_source`` gives the lake as a FROM expression, or null while
     there is none; ``watermark`` the newest ``received_at`` in it (ms since the epoch), ``lake_size`` its ``bytes`` and
-    ``rows``; ``window_ms`` is how far back the real-time store answers; ``clock`` is now.
+    ``rows``; ``files_of`` the files that such an expression reads (null: it cannot say), ``is_rolled_up`` which of those are.
+    ``window_ms`` is how far back the real-time store answers; ``clock`` is now.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class QueryService:
         window_ms: int,
         watermark: Callable[[], int | None] = lambda: None,
         lake_size: Callable[[], dict[str, int] | None] = lambda: None,
+        files_of: Callable[[str], tuple[LakeFile, ...] | None] = lambda _: None,
+        is_rolled_up: Callable[[LakeFile], bool] = lambda _: False,
         clock: Callable[[], int] = now_ms,
         pool: FairPool | None = None,
         caller: str | None = None,
@@ -91,6 +95,8 @@ class QueryService:
         self._window_ms = window_ms
         self._watermark = watermark
         self._lake_size = lake_size
+        self._files_of = files_of
+        self._is_rolled_up = is_rolled_up
         self._clock = clock
         self._pool = pool or FairPool(config.concurrency_max)
         self._lane = self._pool.lane(config.concurrency_max)
@@ -104,12 +110,13 @@ class QueryService:
 
         Nothing else is shared, so what this one remembers of its answers is never seen by another.
         """
-        store, source = self._store, self._lake_source
+        store, source, files_of = self._store, self._lake_source, self._files_of
         if project is not None:
             store, source = ProjectStore(store, project), lake_of(project, source)
+            files_of = files_of_project(project, files_of)
         made = QueryService(
             store, source, config, window_ms=self._window_ms, watermark=self._watermark, lake_size=self._lake_size,
-            clock=self._clock, pool=self._pool, caller=caller,
+            files_of=files_of, is_rolled_up=self._is_rolled_up, clock=self._clock, pool=self._pool, caller=caller,
         )  # fmt: skip
         made._selects = Selects(made._asker, self._lake_source, self._selects.shown)
         return made
@@ -232,7 +239,7 @@ class QueryService:
         )  # fmt: skip
 
     def _route(self, question: Question, source: str | None) -> Route:
-        return route(
+        found = route(
             question.span,
             question.bucket_ms,
             lake_exists=source is not None,
@@ -240,6 +247,9 @@ class QueryService:
             now=self._clock(),
             window_ms=self._window_ms,
         )
+        if found.lake is None or source is None:
+            return found
+        return replace(found, files=self._files_of(source), is_rolled_up=self._is_rolled_up)
 
     def close(self) -> None:
         """Wait for running queries and stop."""
