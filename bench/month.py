@@ -330,8 +330,9 @@ class Builder:
         source = (
             f"(SELECT *, toUInt64(0) AS log_offset FROM {self.lake.source_sql()} WHERE event_date = toDate32({date}))"
         )
-        for table in ddl.ROLL_UPS:
-            of_date = f"toDate({table.order.split(', ')[1]}) = toDate({date})"
+        # Those of longer times are fed by these.
+        for table, column in ((ddl.MINUTES, "minute"), (ddl.SESSIONS, "day")):
+            of_date = f"toDate({column}) = toDate({date})"
             found = self.realtime.query_arrow(f"SELECT sum(events) FROM {table.name} WHERE {of_date}")
             if (found.column(0)[0].as_py() or 0) == count:
                 continue

@@ -87,7 +87,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[QueryServi
         source = lake.source_sql()
         assert source is not None
         files = lake.files_of(source)
-        assert files is not None and len(files) > 12
+        assert files is not None
+        assert len(files) > 12
         # Some of the files, as if a compaction had written them and the others were new.
         half = [replace(file, compacted=True) for number, file in enumerate(files) if number % 3]
         assert rolled.keep_up(source, half) == len(half)
@@ -115,11 +116,12 @@ def is_close(body: dict[str, Any], found: float, exact: float) -> bool:
 
 def check_trends(rows: list[Any], duck: Duck, body: dict[str, Any]) -> None:
     expected = query_duck.trends(duck, body)
-    label = "breakdown" in body and body["breakdown"] is not None
+    by = body.get("breakdown")
+    labels = len(by) if isinstance(by, list) else int(by is not None)
     columns = ["previous", "value"] if body.get("compare") else ["value"]
-    assert {len(row) for row in rows} <= {1 + label + len(columns)}
+    assert {len(row) for row in rows} <= {1 + labels + len(columns)}
     found = {
-        (column, ms(row[0]), row[1] if label else None): value
+        (column, ms(row[0]), tuple(row[1 : 1 + labels]) if isinstance(by, list) else row[1] if labels else None): value
         for row in rows
         for column, value in zip(columns, row[-len(columns) :], strict=True)
     }

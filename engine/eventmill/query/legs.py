@@ -43,10 +43,13 @@ class RollUp:
         return f"toDate({seconds})" if self.length_ms == DAY_MS else seconds
 
 
-MINUTES: Final = RollUp("eventmill.events_1m", "minute", MINUTE_MS)
 LAKE_HOURS: Final = RollUp(HOURS.name, HOURS.column, HOURS.length_ms)
 LAKE_DAYS: Final = RollUp(DAYS.name, DAYS.column, DAYS.length_ms)
-REALTIME_ROLL_UPS: Final = (MINUTES,)
+IN_REALTIME: Final = (
+    RollUp("eventmill.events_1d", "day", DAY_MS),
+    RollUp("eventmill.events_1h", "hour", HOURS.length_ms),
+    RollUp("eventmill.events_1m", "minute", MINUTE_MS),
+)
 IN_LAKE: Final = (LAKE_DAYS, LAKE_HOURS)
 
 
@@ -90,7 +93,7 @@ def pieces(
 
 def realtime_legs(spans: Iterable[tuple[Span, int]], bucket_ms: int, *, rolls_up: bool) -> list[Leg]:
     """The real-time store's."""
-    found = pieces(spans, bucket_ms, REALTIME_ROLL_UPS if rolls_up else ())
+    found = pieces(spans, bucket_ms, IN_REALTIME if rolls_up else ())
     return [Leg(table, tuple(parts)) for table, parts in found.items()]
 
 
