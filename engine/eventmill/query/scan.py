@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from eventmill.kernels.partition import OVERFLOW
 from eventmill.query.fields import Field, Parameters
-from eventmill.query.legs import of_spans, rows_of
+from eventmill.query.legs import DAY_MS, cut, of_spans, rows_of
 from eventmill.query.routing import Route, Span
 
 EVENTS: Final = "eventmill.events"
@@ -77,31 +77,30 @@ class Scan:
         self._events = events
         self._parts: dict[str, str] = {}
 
-    def rows(self, build: Build, end: str = "") -> str:
-        """A SELECT of the columns from both stores; ``end`` (ORDER BY, LIMIT) stands behind each store's."""
-        legs = []
-        for name, source, span in (
-            ("lake", self._lake_source, self._way.lake),
-            ("events", EVENTS, self._way.realtime),
-        ):
-            if source is None or span is None:
-                continue
-            columns, conditions = build(self.parameters)
-            where = [*self._where(span, lake=name == "lake"), *(each for each in conditions if each != "1")]
-            leg = f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(where)}{end}"
-            legs.append(f"SELECT * FROM ({leg})" if end else leg)
-            if name == "events":
-                self._parts[EVENTS] = leg
-        return " UNION ALL ".join(legs)
+    def rows(self, build: Build, end: str = "", *, by_date: Build | None = None) -> str:
+        """A SELECT of the columns from both stores; ``end`` (ORDER BY, LIMIT) stands behind each store's.
 
-    def _where(self, span: Span, *, lake: bool) -> list[str]:
-        bind = self.parameters
-        where = [within([span], bind)]
-        if lake:
-            where += partitions(self._events, span, bind)
+        ``by_date`` gives what takes ``event_date`` in place of an event's time, for those of the lake: then no time is read of
+        the events of whole dates.
+        """
+        legs = []
+        if self._lake_source is not None and self._way.lake is not None:
+            whole = [self._way.lake] if by_date is None else [span for _, span in cut(self._way.lake, [DAY_MS])]
+            legs += [self._leg(self._lake_source, span, by_date or build, end, by_date is not None) for span in whole]
+        if self._way.realtime is not None:
+            self._parts[EVENTS] = self._leg(EVENTS, self._way.realtime, build, end)
+            legs.append(self._parts[EVENTS])
+        return " UNION ALL ".join(f"SELECT * FROM ({leg})" if end else leg for leg in legs)
+
+    def _leg(self, source: str, span: Span, build: Build, end: str, by_date: bool = False) -> str:
+        columns, conditions = build(self.parameters)
+        dates_only = by_date and not span.start % DAY_MS and not span.end % DAY_MS
+        where = [] if dates_only else [within([span], self.parameters)]
+        where += partitions(self._events, span, self.parameters) if source != EVENTS else []
         if self._events is not None:
-            where.append(f"event IN ({_list(sorted(self._events), bind)})")
-        return where
+            where.append(f"event IN ({_list(sorted(self._events), self.parameters)})")
+        where += [each for each in conditions if each != "1"]
+        return f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(where)}{end}"
 
     def plan(self, sql: str) -> Plan:
         """The plan of a statement made of ``rows``."""
