@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pyarrow import feather
 from pyiceberg.table import Table, Transaction
 
 import eventmill
@@ -91,12 +92,18 @@ class Month:
 class Traffic:
     """Makes the events, date by date in order: sessions go on past midnight."""
 
-    def __init__(self, month: Month) -> None:
+    def __init__(self, month: Month, kept: Path) -> None:
         self._month = month
-        people = population(month.seed, month.events)
-        weights = np.minimum(people.weights, _BUSIEST * np.median(people.weights))
+        if not kept.exists():
+            people = population(month.seed, month.events)
+            phones = _phones(people.fragments, len(people.weights)).append_column("weight", pa.array(people.weights))
+            aside = kept.with_suffix(".tmp")
+            feather.write_feather(phones, aside)
+            aside.replace(kept)
+        self._phones = feather.read_table(kept).combine_chunks()
+        weights = self._phones.column("weight").to_numpy()
+        weights = np.minimum(weights, _BUSIEST * np.median(weights))
         self._chosen = np.cumsum(weights) / weights.sum()
-        self._phones = _phones(people.fragments, len(weights))
         words = texts(month.seed)
         self._kinds = np.cumsum(words.weights) / words.weights.sum()
         self._properties = pa.array(words.properties, pa.binary()).cast(pa.string())
@@ -230,7 +237,7 @@ class Builder:
 
     def __init__(self, config: Config, month: Month) -> None:
         self.month = month
-        self._carry = config.data / "month.npz"
+        self._carry, self._phones = config.data / "month.npz", config.data / "month.phones.arrow"
         self.log = LocalLog(config.log_dir)
         self.realtime = RealtimeStore(config.realtime_dir)
         self.lake = Lake(config.lake_dir)
@@ -243,7 +250,7 @@ class Builder:
         yield done, len(self._dates)
         if done == len(self._dates):
             return
-        traffic = Traffic(self.month)
+        traffic = Traffic(self.month, self._phones)
         if done:
             kept = np.load(self._carry)
             traffic.last, traffic.started = kept["last"], kept["started"]
