@@ -54,7 +54,7 @@ class Life:
         self.query = QueryService(
             self.stores.realtime, self.stores.lake.source_sql, self.config.query, clock=lambda: self.now,
             window_ms=parse_duration_ms(self.config.realtime.window), watermark=self.stores.lake.watermark,
-            lake_view=self.stores.lake.view,
+            lake_view=self.stores.lake.asked, files_of=self.stores.lake.files_of,
         )  # fmt: skip
 
     def close(self) -> None:

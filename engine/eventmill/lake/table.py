@@ -48,12 +48,12 @@ class Lake(LakeTable):
         """The next offset to store. Raises ``StateError`` when the newest snapshot carries no offsets."""
         return self._writer.committed_offset(partition)
 
-    def view(self) -> LakeView | None:
+    def asked(self) -> LakeView | None:
         """The newest snapshot, and the aggregates that belong to it, for questions; null while there is none."""
-        table = self.load()
+        table = self.view()
         if table.current_snapshot() is None:
             return None
-        events = self.storage.source_sql(self.local(table.metadata_location))
+        events = self._source_of(table)
         named = retired(table)
         if not named.minutes:
             return LakeView(events, retired=named)
@@ -66,7 +66,7 @@ class Lake(LakeTable):
 
         Null when ``source`` is not, or is not made of, the newest ``source_sql``.
         """
-        table = self.load()
+        table = self.view()
         if (
             table.current_snapshot() is None
             or self.storage.source_sql(self.local(table.metadata_location)) not in source

@@ -29,6 +29,12 @@ COMMIT_EVENTS: Final = Histogram(
 PENDING_BYTES: Final = Gauge(
     "eventmill_pending_bytes", "Decoded bytes that wait for their commit", multiprocess_mode="livesum"
 )
+QUERY_SECONDS: Final = Histogram(
+    "eventmill_query_seconds",
+    "Duration of an answer to a question, waiting for its turn included",
+    ["kind"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 STORED: Final = Counter("eventmill_events_stored", "Events stored", ["store"])
 RETIRED: Final = Counter(
     "eventmill_rows_retired", "Rows that retention has taken, or moved to the cold tier", ["store", "rule"]
