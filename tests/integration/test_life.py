@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from eventmill.core.errors import QueryError
 from eventmill.core.tombstones import Tombstone, digest
+from eventmill.lake.aggregates import Aggregates, retired
 from eventmill.serve import forget
 from lake_events import row, session
 from life import DAY_MS, Life
@@ -215,4 +219,117 @@ def test_a_kill_at_any_step_is_ended_by_the_next_run(tmp_path: Path) -> None:
         assert life.stores.audit().balanced, point
         same_counts(life, start, START + 16 * DAY_MS)
         life.now += DAY_MS
+    life.close()
+
+
+LATE_HOURS = (0, 1, 24, 71, 73)
+
+
+def test_late_events_stand_in_every_aggregate(tmp_path: Path) -> None:
+    """In the bucket of their own time: when they have come, after compaction, and when the events are retired."""
+    life = Life(tmp_path / "data")
+    life.now = START + 100 * DAY_MS + 12 * HOUR_MS
+    times = [life.now - hours * HOUR_MS - nth * 1_000 for hours in LATE_HOURS for nth in range(3)]
+    rows = [
+        row(number, timestamp=at, received_at=life.now, session_id=session("device", at - at % HOUR_MS))
+        for number, at in enumerate(times)
+    ]
+    for each in rows:
+        life.enter([each])  # each by itself, the oldest last
+    life.store()
+    life.compact()
+    ask = life.stores.realtime.query_arrow
+    for table, column, length in (
+        ("events_1m", "minute", 60),
+        ("events_1h", "hour", 3_600),
+        ("events_1d", "day", 86_400),
+    ):
+        found = ask(
+            f"SELECT toUnixTimestamp(toDateTime({column}, 'UTC')), sum(events) FROM eventmill.{table} GROUP BY 1"
+        )
+        assert pairs(found) == Counter(at // 1_000 // length * length for at in times)
+    days = ask("SELECT toUnixTimestamp(toDateTime(day, 'UTC')), sum(events) FROM eventmill.sessions GROUP BY 1")
+    assert pairs(days) == Counter(at // DAY_MS * 86_400 for at in times)
+    visits = {id_: (size, min(at), max(at)) for id_, size, at in in_lake(life)}
+    assert sorted(size for size, _, _ in visits.values()) == [3] * len(LATE_HOURS)
+
+    life.now += 100 * DAY_MS
+    assert life.retain()["lake.raw"][1] == len(rows)
+    assert life.stores.lake.live_files() == []
+    tables, named = Aggregates.of(life.stores.lake), retired(life.stores.lake.load())
+    minutes = tables.minutes.read(tables.minutes.files(named.minutes)).select(["minute", "events"])
+    found = (
+        minutes.set_column(0, "minute", minutes.column(0).cast("int64"))
+        .group_by("minute")
+        .aggregate([("events", "sum")])
+    )
+    assert pairs(found) == Counter(at // 60_000 * 60_000_000 for at in times)
+    sessions = tables.sessions.read(tables.sessions.files(named.sessions)).to_pylist()
+    assert sum(each["events"] for each in sessions) == len(times)
+    assert {each["session_id"] for each in sessions} == set(visits)
+    assert life.stores.audit().balanced
+    life.close()
+
+
+def pairs(found: pa.Table) -> dict[int, int]:
+    """A table of two columns."""
+    return dict(zip(found.column(0).to_pylist(), found.column(1).to_pylist(), strict=True))
+
+
+def in_lake(life: Life) -> list[tuple[int, int, list[int]]]:
+    """Session, events and times of each session in the lake."""
+    by_session: dict[int, list[int]] = {}
+    for each in life.stores.lake.load().scan(selected_fields=("session_id", "timestamp")).to_arrow().to_pylist():
+        by_session.setdefault(each["session_id"], []).append(round(each["timestamp"].timestamp() * 1_000))
+    return [(id_, len(times), times) for id_, times in by_session.items()]
+
+
+def test_a_property_that_comes_and_widens_is_read_in_both_stores(tmp_path: Path) -> None:
+    """Whole numbers, then fractions and text, and a property that is new: one question over files and parts of all times."""
+    life = Life(tmp_path / "data")
+    life.now = START + 5 * DAY_MS
+    spelt = ['{"price":2}', '{"price":2.5}', '{"price":"3.25","color":"red"}', '{"price":null,"color":"red"}', "{}"]
+    life.enter(
+        row(day * 10 + number, timestamp=START + day * DAY_MS + number, received_at=life.now, properties=properties)
+        for day in range(5)
+        for number, properties in enumerate(spelt[: day + 1])
+    )
+    life.store()
+    life.compact()
+    asked = life.ask("trends", START, life.now, interval="day", measure="sum:properties.price")
+    assert asked["meta"]["stores"] == ["realtime", "lake"]
+    assert [value for _, value in asked["rows"]] == [2, 4.5, 7.75, 7.75, 7.75]
+    red = [{"field": "properties.color", "op": "eq", "value": "red"}]
+    asked = life.ask("trends", START, life.now, interval="day", filters=red)
+    assert [value for _, value in asked["rows"]] == [0, 0, 1, 2, 2]
+    life.close()
+
+
+def test_what_is_retired_is_refused_with_the_time_from_which_on_it_is_there(tmp_path: Path) -> None:
+    life = Life(tmp_path / "data", **FAST)
+    year = Year(life, 3, 30)
+    life.now = START
+    for _ in range(7):
+        year.days(1, HOUR_MS)
+    life.compact()
+    life.retain()
+    kept = life.ask("trends", START, life.now)["meta"]["kept"]
+    assert (kept["raw_from"], kept["downsampled"]) == (
+        "2024-01-03T00:00:00Z", {"scroll": "2024-01-05T00:00:00Z"}
+    )  # fmt: skip
+    for kind, body, first in (
+        ("trends", {"measure": "sum:properties.n", "event": "tap"}, "2024-01-03"),
+        ("trends", {"breakdown": "country", "event": "scroll"}, "2024-01-05"),
+        ("funnel", {"steps": [{"event": "tap"}, {"event": "purchase"}], "window": "1d"}, "2024-01-03"),
+        ("sessions", {"event": "scroll"}, "2024-01-05"),
+    ):
+        with pytest.raises(QueryError, match=f"before {first}.*retired"):
+            life.ask(kind, START, life.now, **body)
+    life.ask("trends", START + 2 * DAY_MS, life.now, measure="sum:properties.n", event="tap")
+
+    # An event's aggregates go with it, a user's share of them cannot be told.
+    forget.forget(life.stores, life.config, Tombstone("x", life.now, None, "scroll", None, None))
+    life.rows = [each for each in life.rows if each["event"] != "scroll"]
+    same_counts(life, START, life.now)
+    assert life.stores.audit().balanced
     life.close()

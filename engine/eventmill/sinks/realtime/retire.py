@@ -82,7 +82,7 @@ def _covered(store: RealtimeStore, wanted: Wanted) -> dict[str, tuple[int, int]]
 
 def _sizes(store: RealtimeStore, table: str) -> dict[str, dict[str, Any]]:
     database, _, name = table.partition(".")
-    found = store.query_arrow(_PARTS, {"database": database, "table": name})
+    found = store.query_arrow(_PARTS, {"database": database, "table": store.shape.stored(name)})
     return {row["partition"]: row for row in found.to_pylist()} if found.num_rows else {}
 
 
@@ -95,10 +95,10 @@ def delete(store: RealtimeStore, wanted: Wanted) -> None:
         with store.nothing_inserted():
             gone, rows = _covered(store, wanted).get(partition, (0, -1))
             if gone == rows:
-                store.command(f"ALTER TABLE {ddl.EVENTS} DROP PARTITION '{partition}'")
+                store.command(f"{_altered(store, ddl.EVENTS)} DROP PARTITION '{partition}'")
                 continue
         store.command(
-            f"ALTER TABLE {ddl.EVENTS} DELETE IN PARTITION '{partition}' WHERE {wanted.condition()} "
+            f"{_altered(store, ddl.EVENTS)} DELETE IN PARTITION '{partition}' WHERE {wanted.condition()} "
             "SETTINGS mutations_sync = 2"
         )
 
@@ -120,4 +120,9 @@ def drop_roll_ups(store: RealtimeStore, before_ms: int) -> None:
     """Drop them. Safe to repeat. Raises ``StoreError``."""
     for table, partitions in old_roll_ups(store, before_ms).items():
         for partition in partitions:
-            store.command(f"ALTER TABLE {table} DROP PARTITION {partition}")
+            store.command(f"{_altered(store, table)} DROP PARTITION {partition}")
+
+
+def _altered(store: RealtimeStore, table: str) -> str:
+    """ALTER of the table that holds the rows, on every server."""
+    return f"ALTER TABLE {store.shape.stored(table)}{store.shape.on}"
