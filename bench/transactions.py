@@ -155,6 +155,7 @@ def copied(kafka: Kafka, folder: Path, target: str, how: str, count: int) -> dic
                 _DEADLINE_S,
             )
 
+        mark = {each: log.next_offset(Topic.RAW, each) for each in range(_PARTITIONS)}
         reach(1)
         for number in range(_BOUNCES):
             # The bounces are spread over the copy, so that each has transactions to tear.
@@ -164,7 +165,6 @@ def copied(kafka: Kafka, folder: Path, target: str, how: str, count: int) -> dic
             else:
                 role = processors[number % 2]
                 _bounce(role.server, how, role.start)
-        mark = {each: log.next_offset(Topic.RAW, each) for each in range(_PARTITIONS)}
 
         def done() -> bool:
             with contextlib.suppress(LogUnavailable):

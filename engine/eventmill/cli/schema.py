@@ -66,11 +66,11 @@ def list_(data: Path | None, config_file: Path | None, as_json: bool) -> None:
 def check(file: Path, event: str, hours: int, data: Path | None, config_file: Path | None, as_json: bool) -> None:
     """Run a schema over the stored events of the last hours, before it is published; exit 1 when it would break something."""
     from eventmill.core.clock import now_ms
+    from eventmill.core.redact import Redaction
     from eventmill.process.schemas.columnar import Checker
     from eventmill.process.schemas.sources import open_source
     from eventmill.process.schemas.trial import broken_columns, read_document, try_schema, with_document
-    from eventmill.serve.engine_log import open_log
-    from eventmill.serve.folder import existing
+    from eventmill.serve.engine_log import open_existing
 
     config = configure(config_file, data=data)
     document = read_document(file)
@@ -78,10 +78,9 @@ def check(file: Path, event: str, hours: int, data: Path | None, config_file: Pa
     newest = known.newest(event)
     tried = with_document(known, event, document).newest(event)
     checker = Checker(document, {} if tried is None else tried.references)
-    existing(config.data)
-    log = open_log(config)
+    log = open_existing(config)
     try:
-        trial = try_schema(checker, _properties(log, event, now_ms() - hours * _HOUR_MS))
+        trial = try_schema(checker, _properties(log, event, now_ms() - hours * _HOUR_MS), Redaction(config.dead.redact))
     finally:
         log.close()
     columns = [] if newest is None else broken_columns(newest.document, document)
@@ -100,13 +99,14 @@ def _properties(log: Any, event: str, since_ms: int) -> Iterator[Any]:
     from eventmill.core import frame
     from eventmill.core.schema import EVENT, Topic
 
-    offsets = log.offsets_between(Topic.ENRICHED, 0, since_ms, 1 << 62)
-    position, end = (offsets[0], offsets[-1] + 1) if offsets else (0, 0)
-    while position < end:
-        frames = log.read(Topic.ENRICHED, 0, position, events_max=_READ_EVENTS, to_offset=end)
-        position = frames[-1].offset + 1
-        batch = frame.decode_all(frames, EVENT)
-        yield batch.column("properties").filter(pc.equal(batch.column("event").cast("string"), event))
+    for partition in log.partitions(Topic.ENRICHED):
+        offsets = log.offsets_between(Topic.ENRICHED, partition, since_ms, 1 << 62)
+        position, end = (offsets[0], offsets[-1] + 1) if offsets else (0, 0)
+        while position < end:
+            frames = log.read(Topic.ENRICHED, partition, position, events_max=_READ_EVENTS, to_offset=end)
+            position = frames[-1].offset + 1
+            batch = frame.decode_all(frames, EVENT)
+            yield batch.column("properties").filter(pc.equal(batch.column("event").cast("string"), event))
 
 
 def _print(report: dict[str, Any]) -> None:

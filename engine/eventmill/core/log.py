@@ -102,6 +102,13 @@ class Log(Protocol):
         """Open a transaction; it is durable when the ``with`` block ends."""
         ...
 
+    def settle(self) -> None:
+        """What others had begun under this log's name is decided, and they can commit nothing more.
+
+        A backend with one writer at a time has nothing to do.
+        """
+        ...
+
     def read(
         self, topic: Topic, partition: int, from_offset: int, *, events_max: int, to_offset: int | None = None
     ) -> list[StoredFrame]:

@@ -19,10 +19,11 @@ import pyarrow as pa
 from eventmill.core import frame, ledger
 from eventmill.core.errors import StateError
 from eventmill.core.log import Count, Frame, Log, StoredFrame
+from eventmill.core.redact import NOTHING, Redaction
 from eventmill.core.schema import DEAD, EVENT, LOGGED, Hop, Topic
 from eventmill.core.stage import Outcome, Stage, StatefulStage, in_folds
 from eventmill.process.checkpoint import Checkpoints, Snapshot
-from eventmill.process.letters import with_offsets
+from eventmill.process.letters import of_foreign, with_offsets
 from eventmill.process.origin import require_no_inheritance
 from eventmill.process.schemas.book import SchemaBook
 
@@ -66,9 +67,11 @@ class PartitionState:
         *,
         batch_events_max: int,
         book: SchemaBook | None = None,
+        redaction: Redaction = NOTHING,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.partition = partition
+        self._redaction = redaction
         self.position = 0
         self.events_since_snapshot = 0
         self._log = log
@@ -137,15 +140,18 @@ class PartitionState:
             events = outcome.events
             suspects += [outcome.suspects] if outcome.suspects is not None else []
             if outcome.rejects is not None:
-                rejects.append(with_offsets(frame.conform(outcome.rejects, DEAD), raw.column("event_id"), frames))
+                letters = with_offsets(frame.conform(outcome.rejects, DEAD), raw.column("event_id"), frames)
+                rejects.append(self._redaction.letters(letters))
         return events, suspects, rejects
 
     def process(self, frames: Sequence[StoredFrame]) -> Processed:
         """Take the frames at the position through the stages."""
         done = Processed(frames[-1].offset + 1, sum(stored.events for stored in frames))
         done.others += [] if self._book is None else self._book.adopt(frames[0].offset)
-        for foreign in (stored.rejects for stored in frames if stored.rejects is not None):
-            done.others.append(frame.encode(Topic.DEAD, frame.conform(foreign, DEAD)))
+        for stored in frames:
+            if stored.rejects is not None:
+                letters = self._redaction.letters(of_foreign(stored.rejects, stored))
+                done.others.append(frame.encode(Topic.DEAD, letters))
         for together in _by_events(frames):
             events, suspects, rejects = self._fold(together, self._stages)
             done.counts += ledger.counts(Hop.ENRICHED, events)

@@ -102,6 +102,11 @@ class Outbox:
         """The mean of what it has published into raw."""
         return self._events / self._frames if self._frames else 1.0
 
+    def settle(self) -> None:
+        """End what an earlier producer of this ``transactional.id`` had begun; from now on it is fenced."""
+        with self._lock:
+            self._ready()
+
     def publish(self, draft: Draft, metadata: Callable[[str], Any]) -> None:
         """Make all of it durable; ``metadata`` gives a group's. Raises ``LogUnavailable`` when it is not, or may not be."""
         with self._lock:
@@ -123,6 +128,12 @@ class Outbox:
                 self._give_up(producer, error)
                 # The group went on to its next generation between our question for it and the commit. Whoever is still in
                 # it has what it had: partitions are given to others after ``poll`` has told so, and it is not called here.
+                if _fenced(error):
+                    name = self._settings["transactional.id"]
+                    raise LogUnavailable(
+                        f"Kafka: the transaction failed: another process has begun to write under the name {name}, "
+                        "or it took longer than kafka.transaction_timeout"
+                    ) from error
                 if not (left and self._producer is producer and _of_old_generation(error)):
                     raise LogUnavailable(
                         f"Kafka: the transaction failed: {error.args[0]}; it is tried again"
@@ -283,6 +294,13 @@ class Outbox:
         """Let go of the producer; what is not published yet is lost."""
         with self._lock:
             self._drop()
+
+
+def _fenced(error: KafkaException) -> bool:
+    cause = error.args[0]
+    return isinstance(cause, KafkaError) and cause.code() in (
+        KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH,
+    )  # fmt: skip
 
 
 def _of_old_generation(error: KafkaException) -> bool:

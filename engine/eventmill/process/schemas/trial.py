@@ -12,6 +12,7 @@ import orjson
 import pyarrow as pa
 
 from eventmill.core.errors import SchemaError
+from eventmill.core.redact import NOTHING, Redaction
 from eventmill.process.schemas.columnar import Checker
 from eventmill.process.schemas.sets import Schema, SchemaSet
 
@@ -37,8 +38,8 @@ class Trial:
         return {"events": self.events, "rejected": self.rejected, "rules": rules}
 
 
-def try_schema(checker: Checker, columns: Iterable[pa.StringArray]) -> Trial:
-    """The trial of a schema on columns of properties."""
+def try_schema(checker: Checker, columns: Iterable[pa.StringArray], hide: Redaction = NOTHING) -> Trial:
+    """The trial of a schema on columns of properties; the examples are redacted by ``hide``."""
     trial = Trial()
     for column in columns:
         trial.events += len(column)
@@ -48,7 +49,8 @@ def try_schema(checker: Checker, columns: Iterable[pa.StringArray]) -> Trial:
             trial.rules[rule] += 1
             examples = trial.examples.setdefault(rule, [])
             if len(examples) < _EXAMPLES_MAX:
-                examples.append(column[row].as_py()[:_TEXT_MAX])
+                event = hide.payload(b'{"properties":%s}' % column[row].as_py().encode())
+                examples.append(event[len(b'{"properties":') : -1].decode()[:_TEXT_MAX])
     return trial
 
 
