@@ -6,23 +6,27 @@ import contextlib
 import os
 import shutil
 
-import pytest
 from playwright.sync_api import expect, sync_playwright
+from tests.needs import had
+
+from testbed.packages import Unavailable, program
 
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
           "--disable-component-update", "--disable-sync"]  # fmt: skip
 _WAIT_MS = 20_000
 
 
+def _installed():
+    try:
+        return program("chromium", "chromium")
+    except Unavailable as error:
+        raise Unavailable(f"{error}, or name a browser by EVENTMILL_CHROMIUM") from error
+
+
 @contextlib.contextmanager
 def chromium():
     """The browser; the test is skipped where there is none, and fails there in CI."""
-    path = os.environ.get("EVENTMILL_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        reason = "there is no Chromium: apt-get install chromium, or name one by EVENTMILL_CHROMIUM"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    path = os.environ.get("EVENTMILL_CHROMIUM") or shutil.which("google-chrome") or had(_installed)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
         try:

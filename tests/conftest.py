@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import settings
+from tests.needs import had
 
 from serving import Serving
 from testbed.kafka import Kafka
-from testbed.packages import Unavailable
 from testbed.postgres import Postgres
 from testbed.redis import Redis
 from testbed.rest_catalog import RestCatalog
@@ -37,14 +35,7 @@ def pytest_make_parametrize_id(config, val, argname):
 
 def _had(server):
     """The server, started; without it the tests are skipped, in CI they fail."""
-    try:
-        made = server()
-        made.__enter__()
-    except Unavailable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-    return made
+    return had(lambda: server().__enter__())
 
 
 @pytest.fixture(scope="session")

@@ -54,15 +54,22 @@ class Duck:
 
     def labels(self, body: Row) -> dict[str, Any]:
         field = body.get("breakdown")
+        if isinstance(field, list):  # one label for them all, so that combinations are ranked
+            return {"label": [[text(raw(row, each)) for each in field] for row in self._rows]}
         values = [text(raw(row, field)) if field else None for row in self._rows]
         return {"label": pa.array(values, pa.string())}
 
 
 def ranked(body: Row) -> str:
     """The label that a label of ``weights`` (label, weight) is shown as."""
+    fields = body.get("breakdown")
+    order, other = "encode(label) NULLS FIRST", "'other'"
+    if isinstance(fields, list):
+        order = ", ".join(f"encode(label[{i}]) NULLS FIRST" for i in range(1, len(fields) + 1))
+        other = str(["other"] * len(fields))
     return (
-        f"places AS (SELECT label, row_number() OVER (ORDER BY weight DESC, encode(label) NULLS FIRST) AS place FROM weights), "
-        f"shown AS (SELECT label, place, CASE WHEN place <= {body.get('limit', 20)} THEN label ELSE 'other' END AS as_label "
+        f"places AS (SELECT label, row_number() OVER (ORDER BY weight DESC, {order}) AS place FROM weights), "
+        f"shown AS (SELECT label, place, CASE WHEN place <= {body.get('limit', 20)} THEN label ELSE {other} END AS as_label "
         "FROM places)"
     )
 
@@ -90,7 +97,10 @@ def trends(duck: Duck, body: Row) -> dict[tuple[Any, ...], Any]:
         f"SELECT b.period, b.bucket, b.as_label, {value} FROM b JOIN s ON s.period = b.period "
         f"AND s.as_label IS NOT DISTINCT FROM b.as_label AND s.bucket {until} b.bucket GROUP BY ALL"
     )
-    return {(period, bucket, label): found for period, bucket, label, found in duck.ask(body, columns, query)}
+    return {
+        (period, bucket, tuple(label) if isinstance(label, list) else label): found
+        for period, bucket, label, found in duck.ask(body, columns, query)
+    }
 
 
 def funnel(duck: Duck, body: Row, window: int) -> list[tuple[Any, ...]]:

@@ -95,8 +95,9 @@ TRENDS = bodies(
     {"interval": st.sampled_from(["hour", "day"]), "measure": st.sampled_from(MEASURES)},
     {"event": EVENTS, "filters": FEW_FILTERS, "compare": COMPARE, "cumulative": st.booleans()},
 )
+BREAKDOWNS = BREAKDOWN | st.lists(st.sampled_from([*FIELDS, "flags"]), min_size=1, max_size=3, unique=True)
 TRENDS_BY = bodies(
-    {"interval": st.just("day"), "measure": st.sampled_from(MEASURES[:4]), "breakdown": BREAKDOWN},
+    {"interval": st.just("day"), "measure": st.sampled_from(MEASURES[:4]), "breakdown": BREAKDOWNS},
     {"event": EVENTS, "filters": FEW_FILTERS, "limit": LIMIT, "compare": COMPARE, "cumulative": st.booleans()},
 )
 FUNNELS = bodies(

@@ -75,6 +75,6 @@ def test_an_example_answers_what_the_page_says(services: list[QueryService], kin
 def test_each_kind_has_an_example_and_a_command() -> None:
     assert {kind for kind, _, _ in EXAMPLES} == {*KINDS, SQL}
     with click.Context(query) as context:
-        assert set(query.list_commands(context)) == {*KINDS, SQL}
+        assert set(query.list_commands(context)) == {*KINDS, SQL, "saved"}
     for kind in (*KINDS, SQL):
         assert f"$ eventmill query {kind} " in PAGE

@@ -135,7 +135,7 @@ def test_a_bad_answer_is_an_error_and_not_an_exception(tmp_path, script, status)
 
 
 def test_other_methods_are_refused(tmp_path):
-    answer = uvloop.run(Proxy(tmp_path / "s").forward(request("DELETE")))
+    answer = uvloop.run(Proxy(tmp_path / "s").forward(request("PATCH")))
     assert (answer.status, "GET" in answer.headers["Allow"]) == (405, True)
 
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from tests.needs import had
 
 import lake_readers
-from testbed.packages import Unavailable
 from testbed.spark import iceberg_jar
 
 pytestmark = pytest.mark.soak
 
 
 def test_spark(tmp_path: Path) -> None:
-    try:
-        jar = iceberg_jar()
-    except Unavailable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    jar = had(iceberg_jar)
     sql = pytest.importorskip("pyspark.sql", reason="pyspark is missing: pip install 'eventmill[spark]'")
     _, lake = lake_readers.make(tmp_path / "data")
     spark = (

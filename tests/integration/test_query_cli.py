@@ -39,6 +39,7 @@ def ask(serving, *arguments):
     ("arguments", "words"),
     [
         (("trends", "Product Viewed", "--last", "24h", "--by", "platform"), ["time", "breakdown", "▁", "from realtime"]),
+        (("trends", "--by", "platform", "--by", "event"), ["breakdown 2", " / ", "▁", "from realtime"]),
         (("trends", "--measure", "sum:properties.price", "--filter", "properties.price gt 10"), ["value"]),
         (("funnel", *STEPS, "--window", "1h", "--by", "platform"), ["conversion", "%", *STEPS]),
         (("retention", "--first", "Product Viewed", "--last", "3d"), ["cohort", "size", "+1"]),

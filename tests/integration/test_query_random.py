@@ -100,11 +100,12 @@ def is_close(body: dict[str, Any], found: float, exact: float) -> bool:
 
 def check_trends(rows: list[Any], duck: Duck, body: dict[str, Any]) -> None:
     expected = query_duck.trends(duck, body)
-    label = "breakdown" in body and body["breakdown"] is not None
+    by = body.get("breakdown")
+    labels = len(by) if isinstance(by, list) else int(by is not None)
     columns = ["previous", "value"] if body.get("compare") else ["value"]
-    assert {len(row) for row in rows} <= {1 + label + len(columns)}
+    assert {len(row) for row in rows} <= {1 + labels + len(columns)}
     found = {
-        (column, ms(row[0]), row[1] if label else None): value
+        (column, ms(row[0]), tuple(row[1 : 1 + labels]) if isinstance(by, list) else row[1] if labels else None): value
         for row in rows
         for column, value in zip(columns, row[-len(columns) :], strict=True)
     }

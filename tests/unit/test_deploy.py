@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,11 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 from prometheus_client import REGISTRY
+from tests.needs import had
 
 from eventmill.cli.main import COMMANDS
 from eventmill.core import config
 from eventmill.observe import metrics
-from testbed.packages import Unavailable, program
+from testbed.packages import program
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -30,12 +30,7 @@ def ours(compose):
 
 @pytest.fixture(scope="module")
 def promtool():
-    try:
-        path = program("promtool", "prometheus")
-    except Unavailable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    path = had(lambda: program("promtool", "prometheus"))
     return lambda *arguments: subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 

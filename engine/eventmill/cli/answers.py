@@ -45,8 +45,10 @@ def ask(url: str, key: str, kind: str, body: dict[str, Any], *, arrow: bool = Fa
     return fetch(url, key, f"/v1/query/{kind}", body, **({"Accept": _ARROW} if arrow else {}))
 
 
-def fetch(url: str, key: str, path: str, body: dict[str, Any] | None = None, **headers: str) -> bytes:
-    """What a server answers to a GET, or to a POST of ``body``. Raises ``StoreError`` with the server's own words."""
+def fetch(
+    url: str, key: str, path: str, body: dict[str, Any] | None = None, *, method: str = "POST", **headers: str
+) -> bytes:
+    """What a server answers to a GET, or to ``body`` sent by ``method``. Raises ``StoreError`` with the server's own words."""
     parts = urlsplit(url if "//" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--url {url!r} is no address; write for example http://127.0.0.1:8080")
@@ -59,7 +61,7 @@ def fetch(url: str, key: str, path: str, body: dict[str, Any] | None = None, **h
             connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
         else:
             headers["Content-Type"] = "application/json"
-            connection.request("POST", parts.path.rstrip("/") + path, orjson.dumps(body), headers)
+            connection.request(method, parts.path.rstrip("/") + path, orjson.dumps(body), headers)
         response = connection.getresponse()
         found = response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -68,7 +70,7 @@ def fetch(url: str, key: str, path: str, body: dict[str, Any] | None = None, **h
         ) from error
     finally:
         connection.close()
-    if response.status != 200:
+    if response.status not in (200, 201):
         raise StoreError(_said(found) or f"{url} answered {response.status} {response.reason}")
     return found
 
@@ -124,14 +126,14 @@ def _series(columns: list[str], rows: list[list[Any]]) -> Iterable[tuple[str, li
     moments = sorted({datetime.fromisoformat(row[0]) for row in rows})
     step = min((b - a for a, b in itertools.pairwise(moments)), default=timedelta(1))
     count = (moments[-1] - moments[0]) // step + 1
-    labelled = "breakdown" in columns
+    labels = sum(name.startswith("breakdown") for name in columns)
     shown = [(columns.index(name), more) for name, more in _COLUMNS_OF_TRENDS.items() if name in columns]
     found: dict[Any, list[float | None]] = {}
     for row in rows:
         place = (datetime.fromisoformat(row[0]) - moments[0]) // step
         for column, more in shown:
-            found.setdefault((row[1] if labelled else "", more), [None] * count)[place] = row[column]
-    return [(f"{_plain(label)}{more}", values) for (label, more), values in found.items()]
+            found.setdefault((*row[1 : 1 + labels], more), [None] * count)[place] = row[column]
+    return [(f"{' / '.join(map(plain, label))}{more}", values) for (*label, more), values in found.items()]
 
 
 def _table(columns: list[str], rows: list[list[Any]]) -> Table:
@@ -141,7 +143,7 @@ def _table(columns: list[str], rows: list[list[Any]]) -> Table:
         numeric = any(isinstance(row[place], (int, float)) and not isinstance(row[place], bool) for row in rows)
         # A heading may break, a number or a time may not.
         least = max(len(row[place]) for row in shown) if numeric or name in _TIMES else _LEAST
-        heading = Text(_plain(name.removesuffix("_ms").replace("_", " ")))
+        heading = Text(plain(name.removesuffix("_ms").replace("_", " ")))
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold", min_width=least)
     for cells in shown:
         table.add_row(*map(Text, cells))
@@ -169,7 +171,7 @@ def _cell(name: str, value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return _moment(value) if name in _TIMES else _plain(value)
+        return _moment(value) if name in _TIMES else plain(value)
     if name in _SHARES:
         return f"{value:.1%}"
     if name.endswith("_ms") and not name.startswith("elapsed"):
@@ -179,7 +181,7 @@ def _cell(name: str, value: Any) -> str:
 
 def _moment(value: Any) -> str:
     """A time in UTC without what says nothing."""
-    text = _plain(value).replace("T", " ").removesuffix("Z")
+    text = plain(value).replace("T", " ").removesuffix("Z")
     return text.removesuffix(":00")
 
 
@@ -191,7 +193,7 @@ def _length(ms: float) -> str:
     return f"{ms:.0f} ms"
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     """Text that cannot steer a terminal: what an event carries is anybody's."""
     text = value if isinstance(value, str) else "–" if value is None else orjson.dumps(value).decode()
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

@@ -14,6 +14,7 @@ import orjson
 from eventmill.cli.answers import ask, print_answer
 from eventmill.cli.generate import duration
 from eventmill.cli.options import friendly, json_option
+from eventmill.cli.saved import saved
 from eventmill.core.errors import ConfigError
 
 _LAST: Final = "24h"
@@ -23,7 +24,10 @@ Body = dict[str, Any]
 
 @click.group()
 def query() -> None:
-    """Ask a running server: trends, funnels, retention, sessions, a user's timeline, paths, or SQL."""
+    """Ask a running server: trends, funnels, retention, sessions, a user's timeline, paths, SQL, or what is saved."""
+
+
+query.add_command(saved)
 
 
 def _asks(kind: str) -> Callable[[Callable[..., Body]], Command]:
@@ -127,13 +131,14 @@ def _given(**values: Any) -> Body:
 @click.option("--interval", type=click.Choice(["minute", "hour", "day"]), help="[default: hour]")
 @click.option("--compare", is_flag=True, help="Beside the period of the same length before.")
 @click.option("--cumulative", is_flag=True, help="Each bucket with all before it.")
-@by_option
+@click.option("--by", "breakdown", multiple=True, help="Break down by this field; up to three times.")
 @limit_option
 @_filters
 @_spans
-def trends(event: str | None, compare: bool, cumulative: bool, **given: Any) -> Body:
+def trends(event: str | None, compare: bool, cumulative: bool, breakdown: tuple[str, ...], **given: Any) -> Body:
     """Count EVENT (all events without one) over time."""
-    more = _given(compare="previous" if compare else None, cumulative=cumulative or None)
+    by = breakdown[0] if len(breakdown) == 1 else list(breakdown) or None
+    more = _given(compare="previous" if compare else None, cumulative=cumulative or None, breakdown=by)
     return _given(event=event, **given) | more
 
 

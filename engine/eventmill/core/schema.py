@@ -116,6 +116,16 @@ TOMBSTONES: Final = pa.schema(
     ]
 )
 
+#: A saved question of a project ("" for what belongs to none); of each name the newest counts. ``content`` is JSON, null once
+#: it is deleted.
+SAVED: Final = pa.schema(
+    [
+        pa.field("project", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("content", pa.binary(), nullable=False),
+    ]
+)
+
 DIMENSION_NAMES: Final = tuple(field.name for field in _DIMENSIONS)
 
 
@@ -165,6 +175,7 @@ class Topic(StrEnum):
     SUSPECTS = "suspects"
     SCHEMAS = "schemas"
     TOMBSTONES = "tombstones"
+    SAVED = "saved"
 
 
 class Hop(StrEnum):

@@ -24,7 +24,9 @@ EVENTS: Final[dict[str, str | None]] = {
     **{f"/v1/{kind}": kind for kind in ("track", "screen", "page", "identify", "group", "alias")},
 }
 #: What the engine answers.
-FORWARDED: Final = ("/v1/query/", "/v1/trace/", "/v1/status", "/v1/audit", "/v1/pipeline", "/v1/dead", "/v1/live")
+FORWARDED: Final = (
+    "/v1/query/", "/v1/saved", "/v1/trace/", "/v1/status", "/v1/audit", "/v1/pipeline", "/v1/dead", "/v1/live",
+)  # fmt: skip
 #: What the engine does, too: it changes what is stored.
 REPLAY: Final = "/v1/replay"
 _OWN: Final = ("/healthz", "/readyz", "/metrics")

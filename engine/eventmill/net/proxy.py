@@ -11,6 +11,7 @@ from eventmill.net import unix
 from eventmill.net.grants import CALLER
 from eventmill.net.messages import JSON, Request, Response
 
+_METHODS: Final = ("GET", "POST", "PUT", "DELETE")
 _POOL: Final = 16
 _FORWARDS_MAX: Final = 256
 _HEAD_BYTES_MAX: Final = 65_536
@@ -24,7 +25,7 @@ _Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Proxy:
-    """Requests to one unix socket. Only GET and POST go through; a HEAD asks as GET, and the server drops the body."""
+    """Requests to one unix socket. Only ``_METHODS`` go through; a HEAD asks as GET, and the server drops the body."""
 
     def __init__(self, path: Path, *, answer_bytes_max: int = _ANSWER_BYTES_MAX) -> None:
         self._path = path
@@ -35,8 +36,9 @@ class Proxy:
     async def forward(self, request: Request) -> Response:
         """The engine's answer; 405, 502, 503 or 504 when there is none to pass on."""
         method = "GET" if request.method == "HEAD" else request.method
-        if method not in ("GET", "POST"):
-            return Response.error(405, "send GET or POST", {"Allow": "GET, HEAD, POST, OPTIONS"})
+        if method not in _METHODS:
+            allowed = ", ".join(_METHODS)
+            return Response.error(405, f"send {allowed}", {"Allow": f"{allowed}, HEAD, OPTIONS"})
         if self._forwards >= _FORWARDS_MAX:
             return Response.error(503, f"{_FORWARDS_MAX} requests wait for the engine already", {"Retry-After": "1"})
         self._forwards += 1

@@ -15,6 +15,7 @@ from eventmill.query.routing import Span
 INTERVALS: Final = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 LIMIT: Final = 20
 LIMIT_MAX: Final = 1_000
+BREAKDOWNS_MAX: Final = 3
 EVENT_CHARS_MAX: Final = 4_096
 #: Who can be counted: SQL for each event's, and the condition that it has one. One type in both stores.
 WHO: Final = {
@@ -73,6 +74,19 @@ def read_breakdown(given: Any) -> Field | None:
     if of.name == "event_id" or of.column in TIME_COLUMNS:
         raise QueryError(f"breakdown cannot be {of.name}: nearly every event has another")
     return of
+
+
+def read_breakdowns(given: Any) -> tuple[Field, ...]:
+    """A field, a list of up to three, or null."""
+    if not isinstance(given, list):
+        one = read_breakdown(given)
+        return () if one is None else (one,)
+    if not 1 <= len(given) <= BREAKDOWNS_MAX:
+        raise QueryError(f"breakdown must be a field, or a list of 1 to {BREAKDOWNS_MAX} fields")
+    found = tuple(of for of in map(read_breakdown, given) if of is not None)
+    if len({of.name for of in found}) < len(given):
+        raise QueryError("breakdown names a field twice, or null: name each once")
+    return found
 
 
 def read_duration(given: Any, where: str, most_ms: int) -> int:

@@ -15,6 +15,9 @@ from eventmill.query.routing import Route, Span
 EVENTS: Final = "eventmill.events"
 #: The label that the values of a breakdown beyond the limit share. A value that is spelt so is counted there too.
 OTHER: Final = "other"
+#: The columns of up to three fields of a breakdown: while they are counted, and in answers.
+LABELS: Final = ("label", "label_2", "label_3")
+BREAKDOWNS: Final = ("breakdown", "breakdown_2", "breakdown_3")
 #: The boundary of the kinds that have no buckets: a dashboard's last 24 hours, on whole hours, then need one store only.
 BOUNDARY_MS: Final = 3_600_000
 NARROW: Final = "narrow from and to, or name an event"
@@ -144,15 +147,25 @@ def first_label(at: str, condition: str = "1") -> str:
     return f"if(substring({least} AS least, 9, 1) = '\\x00', NULL, substring(least, 10))"
 
 
-def ranked(partials: str, columns: Sequence[str], weight: str, limit: int, parameters: Parameters) -> str:
-    """The rows of ``partials`` (``label`` and ``columns``) with ``breakdown`` and ``place`` for the label.
+def ranked(
+    partials: str, columns: Sequence[str], weight: str, limit: int, parameters: Parameters, fields: int = 1
+) -> str:
+    """The rows of ``partials`` (``LABELS`` of so many fields, and ``columns``) with ``BREAKDOWNS`` and ``place`` for these.
 
-    The ``limit`` labels of the most weight (SQL over all rows of a label) keep theirs, the others share ``OTHER``.
+    The ``limit`` labels (with several fields: combinations of them) of the most weight (SQL over all rows of one) keep
+    theirs, the others share ``OTHER``.
     """
     most, other = parameters.bind(limit, "UInt64"), parameters.bind(OTHER, "String")
     points = ", ".join(f"point.{i} AS {name}" for i, name in enumerate(columns, 1))
+    labels = ", ".join(LABELS[:fields])
+    shown = ", ".join(
+        f"if(place <= {most}, {label}, {other}) AS {name}"
+        for label, name in zip(LABELS[:fields], BREAKDOWNS[:fields], strict=True)
+    )
+    order = ", ".join(f"{label} NULLS FIRST" for label in LABELS[:fields])
     return (
-        f"SELECT if(place <= {most}, label, {other}) AS breakdown, place, arrayJoin(series) AS point, {points} FROM ("
-        "SELECT label, series, row_number() OVER (ORDER BY weight DESC, label NULLS FIRST) AS place FROM ("
-        f"SELECT label, groupArray(({', '.join(columns)})) AS series, {weight} AS weight FROM ({partials}) GROUP BY label))"
+        f"SELECT {shown}, place, arrayJoin(series) AS point, {points} FROM ("
+        f"SELECT {labels}, series, row_number() OVER (ORDER BY weight DESC, {order}) AS place FROM ("
+        f"SELECT {labels}, groupArray(({', '.join(columns)})) AS series, {weight} AS weight FROM ({partials}) "
+        f"GROUP BY {labels}))"
     )

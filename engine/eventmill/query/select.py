@@ -43,12 +43,16 @@ class Selects:
         self._functions: guard.Functions | None = None
         self.shown = shown or Shown()
 
-    def check(self, body: Any) -> Checked:
-        """A request's body: ``{"query", "parameters"}``. Raises ``QueryError``."""
+    def read(self, body: Any) -> tuple[guard.Guarded, dict[str, Any]]:
+        """A request's body, ``{"query", "parameters"}``, behind the first wall; no store is asked. Raises ``QueryError``."""
         if not isinstance(body, dict) or set(body) - {"query", "parameters"}:
             raise QueryError('the body must be a JSON object {"query": "SELECT …", "parameters": {…}}')
         guarded = guard.parse(body.get("query"))
-        parameters = _parameters(body.get("parameters"), guarded.parameters)
+        return guarded, _parameters(body.get("parameters"), guarded.parameters)
+
+    def check(self, body: Any) -> Checked:
+        """The same behind all walls. Raises ``QueryError``."""
+        guarded, parameters = self.read(body)
         if guarded.reads_lake:
             self._show_lake()
         unbounded = not guarded.aggregated and not guarded.limited

@@ -24,6 +24,7 @@ from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store, Too
 from eventmill.query.lanes import FairPool
 from eventmill.query.live import LiveTail
 from eventmill.query.project import ProjectStore, lake_of
+from eventmill.query.relative import absolute
 from eventmill.query.render import Answer, iso
 from eventmill.query.routing import Route, route
 from eventmill.query.scan import Question
@@ -127,6 +128,10 @@ class QueryService:
             body = orjson.loads(request.body)
         except orjson.JSONDecodeError as error:
             return Response.error(400, f"the body is not JSON: {error}")
+        return await self.submit(kind, body, request)
+
+    async def submit(self, kind: str, body: Any, request: Request) -> Response:
+        """The answer to a question of a known kind, in its turn; ``request`` says in which form, and whether to explain."""
         if not self._places.acquire(blocking=False):
             return self._crowded()
         explains = request.query.get("explain", "0") not in ("", "0")
@@ -171,6 +176,17 @@ class QueryService:
                 "slow query: %s %s took %.2f s (key %s, from %s)",
                 kind, asked, seconds, self._caller or "none", " to ".join(span),
             )  # fmt: skip
+
+    def check(self, kind: str, body: Any) -> None:
+        """Whether a body can be asked at all; nothing is read. Raises ``QueryError`` telling what to change."""
+        if kind == SQL:
+            self._selects.read(body)
+        else:
+            self._question(kind, body)
+
+    def _question(self, kind: str, body: Any) -> Question:
+        now = self._clock()
+        return KINDS[kind](absolute(body, now), self.config.result_rows_max, now)
 
     def ask(self, kind: str, body: Any) -> dict[str, Any]:
         """As ``POST /v1/query/<kind>`` with this body. Raises ``QueryError``, ``StoreError``."""
@@ -219,7 +235,7 @@ class QueryService:
             return _Ready(
                 query.stores, None, estimate, query.text, query.parameters, lambda: (self._selects.answer(query), {})
             )
-        question = KINDS[kind](body, self.config.result_rows_max, self._clock())
+        question = self._question(kind, body)
         source = self._lake_source()
         way = self._route(question, source)
         plan = question.plan(way, source)

@@ -1,4 +1,4 @@
-"""Trends: one measure over time, in buckets, perhaps broken down by a field, running on, or beside the period before.
+"""Trends: one measure over time, in buckets, perhaps broken down by fields, running on, or beside the period before.
 
 Every statement has one shape: each store gives partial results per bucket (and value of the breakdown), and one outer query
 merges them. Distinct counts, averages and quantiles travel as aggregate states, so that what is merged is never an
@@ -19,7 +19,7 @@ from eventmill.query.body import (
     INTERVALS,
     LIMIT,
     LIMIT_MAX,
-    read_breakdown,
+    read_breakdowns,
     read_choice,
     read_event,
     read_number,
@@ -29,7 +29,7 @@ from eventmill.query.body import (
 from eventmill.query.conditions import Condition, read_filters
 from eventmill.query.fields import JSON_COLUMNS, NUMBER_COLUMNS, Field, Parameters, parse_field
 from eventmill.query.routing import Route, Span
-from eventmill.query.scan import EVENTS, Plan, lake_rows, partitions, ranked
+from eventmill.query.scan import BREAKDOWNS, EVENTS, LABELS, Plan, lake_rows, partitions, ranked
 
 MINUTE_MS: Final = INTERVALS["minute"]
 COUNTED: Final = {"devices": "device_id", "users": "user_id", "sessions": "session_id"}
@@ -103,7 +103,7 @@ class Trends:
     asked: Span
     interval: str
     measure: Measure
-    breakdown: Field | None
+    breakdown: tuple[Field, ...]
     filters: tuple[Condition, ...]
     limit: int
     compare: bool = False
@@ -136,7 +136,7 @@ class Trends:
     @property
     def rolls_up(self) -> bool:
         """Whether the minute roll-up has all that is asked for."""
-        fields = [*(of for each in self.filters for of in each.fields), *([self.breakdown] if self.breakdown else [])]
+        fields = [*(of for each in self.filters for of in each.fields), *self.breakdown]
         return (
             self.measure.of is None
             and all(of.name in DIMENSIONS for of in fields)
@@ -146,14 +146,15 @@ class Trends:
 
     def plan(self, way: Route, lake_source: str | None) -> Plan:
         """It gives ``period`` (1: the one before), ``time`` (ms since the epoch), and ``value``; with a breakdown also
-        ``breakdown`` and ``place``."""
+        ``BREAKDOWNS`` of its fields and ``place``."""
         parameters = Parameters()
         parts = _partial_queries(self, way, lake_source, parameters)
         rows = " UNION ALL ".join(parts.values())
         keys, place = ["period", "time"], ""
-        if self.breakdown is not None:
-            rows = ranked(rows, ("period", "time", "part"), self.measure.weight, self.limit, parameters)
-            keys, place = ["period", "time", "breakdown"], ", min(place) AS place"
+        if self.breakdown:
+            many = len(self.breakdown)
+            rows = ranked(rows, ("period", "time", "part"), self.measure.weight, self.limit, parameters, many)
+            keys, place = ["period", "time", *BREAKDOWNS[:many]], ", min(place) AS place"
         if self.cumulative:
             # Of one bucket there may be several rows; in the window they stand together, so each has the same value.
             apart = ", ".join(key for key in keys if key != "time")
@@ -172,11 +173,11 @@ class Trends:
 
     def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
         """With times as times; without a breakdown, counts and sums get their empty buckets. Running values go on in them."""
-        by = self.breakdown is not None
-        series: dict[Any, dict[int, dict[int, Any]]] = {} if by else {None: {}}
-        places: dict[Any, int] = {}
+        by = BREAKDOWNS[: len(self.breakdown)]
+        series: dict[tuple[Any, ...], dict[int, dict[int, Any]]] = {} if by else {(): {}}
+        places: dict[tuple[Any, ...], int] = {}
         for row in found.to_pylist() if found.num_rows else []:
-            label = row["breakdown"] if by else None
+            label = tuple(row[name] for name in by)
             one = series.setdefault(label, {})
             places[label] = min(row["place"], places.get(label, row["place"])) if by else 0
             one.setdefault(row["period"], {})[row["time"]] = row["value"]
@@ -186,8 +187,7 @@ class Trends:
             lines.sort(key=lambda line: (line[0], places[line[1]]))
         kind = pa.int64() if self.measure.of is None else pa.float64()
         columns = {"time": pa.array([line[0] for line in lines], pa.int64()).cast(TIME)}
-        if by:
-            columns["breakdown"] = pa.array([line[1] for line in lines], pa.string())
+        columns |= {name: pa.array([line[1][i] for line in lines], pa.string()) for i, name in enumerate(by)}
         columns |= {name: pa.array([line[2][name] for line in lines], kind) for name in names}
         return pa.table(columns), {}
 
@@ -204,7 +204,7 @@ class Trends:
 
     @property
     def _every_bucket(self) -> bool:
-        return self.cumulative or (self.breakdown is None and self.measure.fills_zero)
+        return self.cumulative or (not self.breakdown and self.measure.fills_zero)
 
 
 def parse(body: Any, buckets_max: int) -> Trends:
@@ -212,7 +212,7 @@ def parse(body: Any, buckets_max: int) -> Trends:
     body = read_object(body, _KEYS)
     found = Trends(
         read_event(body.get("event")), read_span(body), read_choice(body, "interval", tuple(INTERVALS), "hour"),
-        _measure(body.get("measure", "events")), read_breakdown(body.get("breakdown")),
+        _measure(body.get("measure", "events")), read_breakdowns(body.get("breakdown")),
         read_filters(body.get("filters")), read_number(body, "limit", LIMIT, LIMIT_MAX),
         compare=_compare(body.get("compare")), cumulative=_cumulative(body.get("cumulative", False)),
     )  # fmt: skip
@@ -306,8 +306,8 @@ def _grouped(
         conditions.append(f"event = {parameters.bind(query.event, 'String')}")
     conditions += [each.sql(parameters) for each in query.filters]
     columns, keys = bucket, "period, time"
-    if query.breakdown is not None:
-        columns, keys = f"{columns}, {query.breakdown.text(parameters)} AS label", f"{keys}, label"
+    for of, label in zip(query.breakdown, LABELS, strict=False):
+        columns, keys = f"{columns}, {of.text(parameters)} AS {label}", f"{keys}, {label}"
     return (
         f"SELECT {columns}, {part} AS part, {matched} AS matched FROM {source} "
         f"WHERE {' AND '.join(conditions)} GROUP BY {keys}"

@@ -15,11 +15,16 @@ from eventmill.net.grants import CALLER
 from eventmill.net.messages import Request, Response
 from eventmill.observe.pipeline import SAMPLES_MAX
 from eventmill.query.live import PATH as LIVE
+from eventmill.query.saved import SavedQuestions
+from eventmill.query.saved_api import PREFIX as SAVED
+from eventmill.query.saved_api import SavedApi
 from eventmill.serve.engine import Engine
 from eventmill.serve.forgetting import asked, forget_running
 from eventmill.serve.upkeep import planned
 
 _TRACE: Final = "/v1/trace/"
+#: Of all but what is saved.
+_METHODS: Final = ("GET", "HEAD", "POST")
 _HOURS: Final = 48
 _HOURS_MAX: Final = 24 * 90
 _SAMPLES: Final = 20
@@ -30,6 +35,7 @@ class EngineApi:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._saved = SavedApi(SavedQuestions(engine.stores.log))
 
     async def handle(self, request: Request) -> Response:
         """Route by path; slow work runs in threads."""
@@ -42,6 +48,10 @@ class EngineApi:
             )
         if request.path.startswith("/v1/query/"):
             return await query.handle(request)
+        if request.path == SAVED or request.path.startswith(f"{SAVED}/"):
+            return await self._saved.handle(request, query, None if grant is None else grant.project)
+        if request.method not in _METHODS:
+            return Response.error(405, f"{request.path[:100]} takes GET or POST", {"Allow": ", ".join(_METHODS)})
         if request.path == LIVE:
             return await query.live.handle(request)
         try:
@@ -83,7 +93,7 @@ class EngineApi:
         except EventmillError as error:
             return Response.error(503, str(error), {"Retry-After": "1"})
         return Response.error(
-            404, f"there is no {request.path}; see /v1/query/trends, /v1/query/sql, /v1/trace/ID, /v1/status"
+            404, f"there is no {request.path}; see /v1/query/trends, /v1/query/sql, /v1/saved, /v1/trace/ID, /v1/status"
         )
 
 

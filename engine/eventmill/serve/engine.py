@@ -303,8 +303,8 @@ class Engine:
         """Drop what the log's retention allows."""
         now, log = now_ms(), self.config.log
         for topic in Topic:
-            if topic in (Topic.SCHEMAS, Topic.TOMBSTONES):
-                continue  # small, and what raw means hangs on all of it
+            if topic in (Topic.SCHEMAS, Topic.TOMBSTONES, Topic.SAVED):
+                continue  # small, and what raw means hangs on all of it; what is saved is kept until it is deleted
             retention = log.dead_retention if topic is Topic.DEAD else log.retention
             self.stores.log.trim(topic, 0, now - parse_duration_ms(retention))
 

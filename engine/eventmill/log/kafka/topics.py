@@ -47,7 +47,8 @@ def wanted(config: Config) -> list[Wanted]:
     keep = {**copies, "cleanup.policy": "delete", "retention.ms": str(parse_duration_ms(config.log.retention))}
     forever = {**copies, "cleanup.policy": "delete", "retention.ms": "-1"}
     dead = {**keep, "retention.ms": str(parse_duration_ms(config.log.dead_retention))}
-    settings = {Topic.DEAD: dead, Topic.SCHEMAS: forever, Topic.TOMBSTONES: forever}
+    newest = {**copies, "cleanup.policy": "compact"}
+    settings = {Topic.DEAD: dead, Topic.SCHEMAS: forever, Topic.TOMBSTONES: forever, Topic.SAVED: newest}
     found = [
         Wanted(
             f"{config.log.prefix}.{topic}",
@@ -58,7 +59,7 @@ def wanted(config: Config) -> list[Wanted]:
     ]
     if config.kafka.mirror:
         found.append(Wanted(config.kafka.mirror, config.kafka.partitions, keep))
-    return [*found, Wanted(f"{config.log.prefix}.{LEDGER}", 1, {**copies, "cleanup.policy": "compact"})]
+    return [*found, Wanted(f"{config.log.prefix}.{LEDGER}", 1, newest)]
 
 
 def create(config: Config) -> list[str]:
