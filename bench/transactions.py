@@ -3,8 +3,8 @@
 Messages stand in raw. Processors copy them (the copy is ``kafka.mirror``, a message for each event in the processors'
 transactions) while brokers or processors are bounced, one after the other, hard (kill -9) or clean (SIGTERM), and a reader
 follows what is committed all the while. It must see each message once, in its partition's order, and so must one that comes
-afterwards. A third reader takes what is not committed too: what it sees more often is what torn transactions had written, so
-the bounces did hit transactions in their midst. (See ``transactions_test.py`` of kafkatest.)
+afterwards. A third reader takes what is not committed too: what it sees more is what torn transactions had written before.
+(See ``transactions_test.py`` of kafkatest.)
 """
 
 from __future__ import annotations

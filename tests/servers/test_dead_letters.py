@@ -82,7 +82,7 @@ class House:
         return audit
 
     def stored(self):
-        sql = {"sql": "SELECT message_id, JSONExtractFloat(properties, 'price') FROM events ORDER BY message_id"}
+        sql = {"query": "SELECT message_id, JSONExtractFloat(properties, 'price') FROM events ORDER BY message_id"}
         return dict(self.ask("sink", "POST", "/v1/query/sql", sql)["rows"])
 
 

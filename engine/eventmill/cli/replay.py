@@ -87,13 +87,14 @@ def _dead(config: Any, given: dict[str, Any]) -> dict[str, Any]:
     from eventmill.process.schemas.trial import read_document, with_document
     from eventmill.serve.engine_log import REPLAY, open_existing
 
-    schemas = open_source(config).fetch()
+    source = open_source(config)
+    schemas = source.fetch()
     if given["schema_file"] is not None:
         if not (given["dry_run"] and given["events"]):
             raise ConfigError("--schema goes with --dry-run and --event; publish it first: eventmill schema publish")
         document = read_document(given["schema_file"])
         for event in given["events"]:
-            schemas = with_document(schemas, event, document)
+            schemas = with_document(schemas, event, document, source.references(event, document))
     patch = None if given["patch"] is None else Patch(given["patch"])
     redaction = Redaction(config.dead.redact)
     rules = Rules(config.ingest, config.http, config.process.blocked_events, Ruling(schemas), patch, redaction)
