@@ -25,6 +25,7 @@ from eventmill.core.stage import Outcome, Stage, StatefulStage, in_folds
 from eventmill.process.checkpoint import Checkpoints, Snapshot
 from eventmill.process.letters import of_foreign, with_offsets
 from eventmill.process.origin import require_no_inheritance
+from eventmill.process.placing import placed
 from eventmill.process.schemas.book import SchemaBook
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,8 @@ class PartitionState:
             )
             if not frames:
                 break  # what is left below the committed offset are the marks of transactions
-            for together in _by_events(frames, self._epoch):
+            here, _ = self._placed(frames)
+            for together in _by_events(here, self._epoch):
                 if self._book is not None:
                     self._book.turn_to(together[0].offset)
                 self._fold(together, [stage for stage in self._stages if in_folds(stage)])
@@ -122,6 +124,11 @@ class PartitionState:
         self.position = committed
         self.events_since_snapshot = folded
         return Recovery(begin, committed, folded, time.perf_counter() - started)
+
+    def _placed(self, frames: Sequence[StoredFrame]) -> tuple[Sequence[StoredFrame], list[Frame]]:
+        if not any(stored.foreign for stored in frames):
+            return frames, []
+        return placed(frames, len(self._log.partitions(Topic.RAW)))
 
     def _epoch(self, offset: int) -> int:
         return 0 if self._book is None else self._book.number(offset)
@@ -152,7 +159,9 @@ class PartitionState:
             if stored.rejects is not None:
                 letters = self._redaction.letters(of_foreign(stored.rejects, stored))
                 done.others.append(frame.encode(Topic.DEAD, letters))
-        for together in _by_events(frames):
+        here, elsewhere = self._placed(frames)
+        done.others += elsewhere
+        for together in _by_events(here):
             events, suspects, rejects = self._fold(together, self._stages)
             done.counts += ledger.counts(Hop.ENRICHED, events)
             if events.num_rows:
