@@ -7,8 +7,8 @@ import urllib.request
 import uuid
 
 import orjson
+import pyarrow as pa
 import pytest
-from confluent_kafka import Producer
 
 from eventmill.core import frame, groups
 from eventmill.core.config import load
@@ -102,6 +102,7 @@ def letters(config):
         ).to_pylist()
 
 
+@pytest.mark.soak
 def test_mended_letters_come_back_once_and_raw_is_processed_anew(house):
     house.start()
     house.send(0, *range(10), "10", "11", -12)
@@ -150,15 +151,9 @@ def test_mended_letters_come_back_once_and_raw_is_processed_anew(house):
     assert orjson.loads(house.command("trace", "m21", "--json"))["fate"] == "stored"
 
 
-def refused(kafka, prefix, *values):
-    producer = Producer({"bootstrap.servers": kafka.bootstrap})
-    for value in values:
-        producer.produce(f"{prefix}.dead", value)
-    assert producer.flush(WAIT_S) == 0
-
-
-def test_of_two_replays_at_once_one_is_an_error_and_each_letter_comes_back_once(house):
-    """The second begins when the first has read what it will put back, the worst moment."""
+@pytest.mark.parametrize("moment", ["before it looks whether it is alone", "after that"])
+def test_of_two_replays_at_once_one_is_an_error_and_each_letter_comes_back_once(house, moment):
+    """The second begins when the first has read what it will put back, the worst moments."""
     config = house.config
     letter = {
         "reason": "schema", "detail": "d", "received_at": 1_795_000_000_000, "stage": "validate",
@@ -166,18 +161,27 @@ def test_of_two_replays_at_once_one_is_an_error_and_each_letter_comes_back_once(
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         first, second = (stack.enter_context(contextlib.closing(KafkaLog(config, name="replay"))) for _ in range(2))
-        import pyarrow as pa
-
         with first.transaction() as transaction:
             transaction.append([frame.encode(Topic.DEAD, pa.RecordBatch.from_pylist([letter], DEAD))])
         rules, put_back = Rules(config.ingest, config.http, patch=Patch(".")), []
-        real = first.transaction
+        transaction_of, committed_of, looks = first.transaction, first.committed, []
 
-        def interrupted():
+        def other():
             put_back.append(replay_dead(second, rules, Wanted()).replayed)
-            return real()
 
-        first.transaction = interrupted
+        def transaction():
+            if moment.startswith("before"):
+                other()
+            return transaction_of()
+
+        def committed(*place):
+            found = committed_of(*place)
+            looks.append(found)
+            if len(looks) == 2 and moment.startswith("after"):
+                other()
+            return found
+
+        first.transaction, first.committed = transaction, committed
         with pytest.raises(EventmillError, match="another"):
             replay_dead(first, rules, Wanted())
         assert put_back == [1]
