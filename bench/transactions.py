@@ -158,7 +158,7 @@ def copied(kafka: Kafka, folder: Path, target: str, how: str, count: int) -> dic
         mark = {each: log.next_offset(Topic.RAW, each) for each in range(_PARTITIONS)}
         reach(1)
         for number in range(_BOUNCES):
-            # The bounces are spread over the copy, so that each has transactions to tear.
+            # The bounces are spread over the copy.
             reach(count * number // (_BOUNCES + 1))
             if target == "brokers":
                 _bounce(kafka.nodes[number].server, how, kafka.mend)
@@ -223,9 +223,9 @@ def render(figures: dict[str, Any]) -> str:
     lines.append("|---|---|---|---|---|---|---|---|")
     for row in figures["rows"]:
         how = {"hard": "kill -9", "clean": "SIGTERM"}[row["how"]]
-        counts = (row["copied"] + row["suspects"], row["lost"], row["doubled"], row["partitions_out_of_order"])
+        counts = (row["copied"], row["lost"], row["doubled"], row["partitions_out_of_order"])
         shown = " | ".join(f"{count:,}" for count in (*counts, row["torn"]))
         lines.append(f"| {row['bounces']} {row['bounced']} | {how} | {row['messages']:,} | {shown} |")
-    suspects = sum(row["suspects"] for row in figures["rows"])
-    lines += ["", f"{suspects:,} of them are suspects, which the look-up in the store decides."]
+    if suspects := sum(row["suspects"] for row in figures["rows"]):
+        lines += ["", f"{suspects:,} are suspects, which the look-up in the store decides."]
     return "\n".join(lines)
