@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeAlias
 
@@ -123,7 +123,8 @@ class Outbox:
         """One transaction, tried again while a rebalance overtakes it."""
         for left in reversed(range(_GENERATION_TRIES)):
             try:
-                return self._in_transaction(producer, draft, metadata)
+                with _fatal_as_it_is():
+                    return self._in_transaction(producer, draft, metadata)
             except KafkaException as error:
                 self._give_up(producer, error)
                 # The group went on to its next generation between our question for it and the commit. Whoever is still in
@@ -207,7 +208,7 @@ class Outbox:
 
     def _flush(self, producer: Producer, draft: Draft) -> None:
         try:
-            with asking("producing"):
+            with asking("producing"), _fatal_as_it_is():
                 failed = self._produce(producer, draft.frames)
                 left = producer.flush(self._settings["delivery.timeout.ms"] / 1000 + 1.0)
             if failed or left:
@@ -294,6 +295,21 @@ class Outbox:
         """Let go of the producer; what is not published yet is lost."""
         with self._lock:
             self._drop()
+
+
+@contextlib.contextmanager
+def _fatal_as_it_is() -> Iterator[None]:
+    """Fatal errors as ``KafkaException``.
+
+    The client raises them out of ``poll`` and ``flush`` without stopping its delivery reports, and then the callback of the
+    next one ends in a ``SystemError`` that they are the cause of.
+    """
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 def _fenced(error: KafkaException) -> bool:
