@@ -161,8 +161,10 @@ def test_of_two_replays_at_once_one_is_an_error_and_each_letter_comes_back_once(
         "payload": b'{"type":"track","event":"e","userId":"u","messageId":"m"}',
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
-        first, second = (stack.enter_context(contextlib.closing(KafkaLog(config, name="replay"))) for _ in range(2))
-        with first.transaction() as transaction:
+        first, second, processor = (
+            stack.enter_context(contextlib.closing(KafkaLog(config, name=name))) for name in ("replay", "replay", "p")
+        )
+        with processor.transaction() as transaction:
             transaction.append([frame.encode(Topic.DEAD, pa.RecordBatch.from_pylist([letter], DEAD))])
         rules, put_back = Rules(config.ingest, config.http, patch=Patch(".")), []
         transaction_of, committed_of, looks = first.transaction, first.committed, []
