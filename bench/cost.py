@@ -56,7 +56,7 @@ def day(count: int, seed: int, date: int) -> pa.RecordBatch:
 
 def run(*, smoke: bool = False) -> dict[str, Any]:
     """The figures."""
-    sizes = (2_000, 20_000) if smoke else SIZES
+    sizes = (1_000,) if smoke else SIZES
     return {
         "question": "what an event costs to keep",
         "machine": machine.describe("pyarrow", "pyiceberg", "chdb"),
