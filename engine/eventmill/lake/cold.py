@@ -38,8 +38,9 @@ def due(files: Iterable[LiveFile], rules: Rules, now_ms: int) -> list[list[LiveF
 
 
 def survey(lake: LakeTable, rules: Rules, now_ms: int) -> Gone:
-    """What ``move`` would move. Raises ``StoreError``."""
-    return _gone(due(lake.live_files(), rules, now_ms))
+    """What ``move`` would move once what is to be retired has gone. Raises ``StoreError``."""
+    raw_before = before(now_ms, rules.raw_ms)
+    return _gone(due((file for file in lake.live_files() if file.date >= raw_before), rules, now_ms))
 
 
 def move(lake: LakeTable, rules: Rules, *, now_ms: int, checkpoint: Checkpoint = lambda _: None) -> Gone:
