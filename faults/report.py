@@ -61,8 +61,8 @@ replication factor 3, and one ingest, two processors and one sink as processes o
 brokers through a proxy that breaks connections. "10 of 20" are the runs that were made of those that the matrix plans.
 
 `make faults` runs all of it and writes this page, `python -m faults --rows 1,4 --runs 10` a part, `--on brokers` the rows on
-brokers; runs of the same code on the same machine add up. `make test` runs a small size, `make soak` the long rows of one machine.
-`faults/results.json` has every recovery and which version of the code it was.
+brokers; runs of the same code on the same machine add up. `make test` runs a small size, `make soak` the long rows of one
+machine. `faults/results.json` has every recovery, and which version of the code it was.
 
 """
 _CONTROLS: Final = """
