@@ -22,6 +22,9 @@ from eventmill.sinks.realtime.encode import checked, pieces
 from eventmill.sinks.realtime.store import RealtimeStore
 from realtime_events import DAY_MS, START_MS, events, plain
 
+#: Roll-ups of counts: table, unit of time, and the column of its beginning.
+COUNTS = (("events_1m", "minute", "minute"), ("events_1h", "hour", "hour"), ("events_1d", "day", "day"))
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[RealtimeStore]:
@@ -42,23 +45,28 @@ def assert_holds(store: RealtimeStore, *batches: pa.RecordBatch) -> None:
     with duckdb.connect() as other:
         other.execute("SET TimeZone = 'UTC'")
         other.register("given", given)
-        minutes = other.execute(
-            "SELECT epoch_ms(date_trunc('minute', timestamp)) // 1000, event, platform, count(*), count(DISTINCT device_id), "
-            "count(DISTINCT user_id), count(DISTINCT session_id) FROM given GROUP BY ALL ORDER BY ALL"
-        ).fetchall()
+        rolled_up = {
+            table: other.execute(
+                f"SELECT epoch_ms(date_trunc('{unit}', timestamp)) // 1000, event, platform, count(*), "
+                "count(DISTINCT device_id), count(DISTINCT user_id), count(DISTINCT session_id) "
+                "FROM given GROUP BY ALL ORDER BY ALL"
+            ).fetchall()
+            for table, unit, _ in COUNTS
+        }
         sessions = other.execute(
             "SELECT session_id, min(device_id), max(user_id), epoch_ms(min(timestamp)), epoch_ms(max(timestamp)), count(*) "
             "FROM given GROUP BY ALL ORDER BY ALL"
         ).fetchall()
     found = store.query_arrow(f"SELECT {', '.join(EVENT.names)}, log_offset FROM eventmill.events ORDER BY event_id")
     assert found.cast(plain(given.schema)).equals(given.cast(plain(given.schema)).sort_by("event_id"))
-    rolled = store.query_arrow(
-        "SELECT toInt64(toUnixTimestamp(minute)) AS at, toString(event) AS name, CAST(platform, 'Nullable(String)') AS on, "
-        "sum(events), uniqCombined64Merge(16)(devices), ifNull(uniqCombined64Merge(16)(users), 0), "
-        "uniqCombined64Merge(16)(sessions) "
-        "FROM eventmill.events_1m GROUP BY ALL ORDER BY at, name, on NULLS LAST"
-    )
-    assert [tuple(row.values()) for row in rolled.to_pylist()] == minutes
+    for table, _, column in COUNTS:
+        rolled = store.query_arrow(
+            f"SELECT toInt64(toUnixTimestamp(toDateTime({column}, 'UTC'))) AS at, toString(event) AS name, "
+            "CAST(platform, 'Nullable(String)') AS on, sum(events), uniqCombined64Merge(16)(devices), "
+            "ifNull(uniqCombined64Merge(16)(users), 0), uniqCombined64Merge(16)(sessions) "
+            f"FROM eventmill.{table} GROUP BY ALL ORDER BY at, name, on NULLS LAST"
+        )
+        assert [tuple(row.values()) for row in rolled.to_pylist()] == rolled_up[table], table
     kept = store.query_arrow(
         "SELECT session_id AS id, min(device_id), max(user_id), toUnixTimestamp64Milli(min(started)), "
         "toUnixTimestamp64Milli(max(ended)), sum(events) FROM eventmill.sessions GROUP BY ALL ORDER BY id"
@@ -121,7 +129,8 @@ def test_each_partition_gets_one_part(store: RealtimeStore) -> None:
         "WHERE active AND database = 'eventmill' GROUP BY ALL ORDER BY ALL"
     ).to_pylist()
     assert [(each["table"], each["parts"]) for each in parts] == [
-        ("events", 3), ("events", 3), ("events_1m", 3), ("sessions", 3),
+        ("events", 3), ("events", 3), ("events_1d", 3), ("events_1h", 3), ("events_1m", 3), ("migrations", 3),
+        ("sessions", 3),
     ]  # fmt: skip
     assert parts[-1]["rows"] > 65_536
     distinct = one(store, "SELECT uniqCombined64Merge(16)(devices) AS found FROM eventmill.events_1m")["found"]

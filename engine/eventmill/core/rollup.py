@@ -1,4 +1,4 @@
-"""What the minute roll-up keeps: written by the real-time store, read by the query service."""
+"""What the roll-ups keep: written by the real-time store, read by the query service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import Final
 DISTINCT: Final = "uniqCombined64"
 DISTINCT_PRECISION: Final = 16
 
-#: The roll-up's dimensions beside the minute.
+#: Of the quantiles' sketch (DDSketch): its bins are one percent wide. The answer is within half a percent of the value at
+#: that rank, for values below 1 within one and a half (ClickHouse rounds their bins towards zero). The levels are a part of
+#: the state's type, so all states have these.
+ACCURACY: Final = 0.005
+LEVELS: Final = (0.5, 0.95, 0.99)
+_SKETCH: Final = ", ".join(map(str, (ACCURACY, *LEVELS)))
+
+#: The roll-ups' dimensions beside the time.
 DIMENSIONS: Final = ("event", "platform")
 
 
@@ -27,3 +34,24 @@ def distinct_merge(expression: str) -> str:
 def distinct_type(column_type: str) -> str:
     """The column type of such a state."""
     return f"AggregateFunction({DISTINCT}({DISTINCT_PRECISION}), {column_type})"
+
+
+def quantiles_state(expression: str) -> str:
+    """SQL for the state of the quantiles of ``expression`` (Nullable(Float64)) at all ``LEVELS``."""
+    return f"quantilesDDState({_SKETCH})({expression})"
+
+
+def quantiles_merge(expression: str) -> str:
+    """SQL for the state that merges the states in ``expression``."""
+    return f"quantilesDDMergeState({_SKETCH})({expression})"
+
+
+def quantiles_type() -> str:
+    """The column type of such a state."""
+    return f"AggregateFunction(quantilesDD({_SKETCH}), Nullable(Float64))"
+
+
+def quantile_of(expression: str, level: float, over: str = "") -> str:
+    """SQL for one of the ``LEVELS`` of the merged states in ``expression``, null where there was no value."""
+    found = f"quantilesDDMerge({_SKETCH})({expression}){over}[{LEVELS.index(level) + 1}]"
+    return f"if(isNaN({found}), NULL, {found})"

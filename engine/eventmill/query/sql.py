@@ -20,7 +20,9 @@ from sqlglot.errors import SqlglotError
 from eventmill.core.errors import QueryError
 
 DATABASE: Final = "eventmill"
-TABLES: Final = ("events", "events_1m", "sessions")
+TABLES: Final = (
+    "events", "events_1m", "events_1h", "events_1d", "sessions", "numbers_1m", "numbers_1h", "numbers_1d",
+)  # fmt: skip
 LAKE: Final = ("lake", "events")
 QUERY_CHARS_MAX: Final = 50_000
 

@@ -1,4 +1,4 @@
-"""Connections to the embedded ClickHouse.
+"""Connections to the embedded ClickHouse. Those to a server are in ``server``; both have the methods of ``Connections``.
 
 A connection runs one statement at a time (clickhouse-connect holds a lock for that), the engine beneath runs as many as
 there are connections; so each caller borrows one for itself. One process opens one path, and a path only once.
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import clickhouse_connect
 import pyarrow as pa
@@ -24,8 +24,45 @@ Settings = tuple[tuple[str, str], ...]
 _BASE: Final = {"output_format_arrow_compression_method": "none", "output_format_arrow_string_as_string": "1"}
 
 
+class Connections(Protocol):
+    """What the store asks of ClickHouse, wherever that runs. Safe to share between threads; all raise ``StoreError``.
+
+    ``source`` is the FROM expression of the ``rows`` that go with a statement.
+    """
+
+    @property
+    def source(self) -> str: ...
+
+    def command(self, statement: str, rows: pa.Table | None = None) -> None: ...
+
+    def insert(self, head: str, select: str, rows: pa.Table, settings: str) -> None:
+        """``head`` (INSERT INTO …) the columns that ``select`` makes of the rows, as one block."""
+        ...
+
+    def query(
+        self,
+        statement: str,
+        parameters: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        rows: pa.Table | None = None,
+    ) -> pa.Table: ...
+
+    def query_readonly(
+        self, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+    ) -> pa.Table: ...
+
+    def explain_readonly(
+        self, kind: str, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+    ) -> list[list[str]]: ...
+
+    def close(self) -> None: ...
+
+
 class Clients:
-    """A pool for one path. Safe to share between threads."""
+    """``Connections`` to the engine in this process: a pool for one path."""
+
+    #: chdb finds the rows by the name of a variable of whoever calls it, and reads them without copying.
+    source = "Python(eventmill_rows)"
 
     def __init__(self, path: Path, database: str) -> None:
         self._path = path
@@ -35,19 +72,29 @@ class Clients:
         self._all: list[Any] = []
         self._closed = False
 
-    def command(self, statement: str) -> None:
+    def command(self, statement: str, rows: pa.Table | None = None) -> None:
         """Run a statement that answers nothing. Raises ``StoreError``."""
+        eventmill_rows = rows  # noqa: F841 - see ``source``
         with self._borrow(()) as client:
             client.command(statement, use_database=False)
 
+    def insert(self, head: str, select: str, rows: pa.Table, settings: str) -> None:
+        """See ``Connections``."""
+        self.command(f"{head} SELECT {select} FROM {self.source} SETTINGS {settings}", rows)
+
     def query(
-        self, statement: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+        self,
+        statement: str,
+        parameters: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        rows: pa.Table | None = None,
     ) -> pa.Table:
         """Run a SELECT with settings of its own. ``parameters`` are bound where it says ``{name:Type}``.
 
         Raises ``StoreError`` with ClickHouse's code.
         """
-        clause = ", ".join(f"{name} = {_literal(value)}" for name, value in (settings or {}).items())
+        eventmill_rows = rows  # noqa: F841 - see ``source``
+        clause = ", ".join(f"{name} = {literal(value)}" for name, value in (settings or {}).items())
         return self._arrow((), f"{statement} SETTINGS {clause}" if clause else statement, parameters)
 
     def query_readonly(
@@ -111,7 +158,7 @@ class Clients:
             client.database = self._database
             client.raw_query("SELECT 1")
             for name, value in limits:
-                client.command(f"SET {name} = {_literal(value)}")
+                client.command(f"SET {name} = {literal(value)}")
             client.command("SET readonly = 1")
         with self._lock:
             self._all.append(client)
@@ -130,6 +177,6 @@ class Clients:
             client.close()
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
     """A setting's value in SQL."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if isinstance(value, str) else repr(value)

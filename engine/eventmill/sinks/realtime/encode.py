@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from eventmill.core.errors import StoreError
 from eventmill.core.schema import EVENT
+from eventmill.core.typed import Typed
 
 OFFSET: Final = "log_offset"
 COLUMNS: Final = (*EVENT.names, OFFSET)
@@ -19,9 +20,24 @@ ROWS_MAX: Final = 500_000
 _SCHEMA: Final = pa.schema([*EVENT, pa.field(OFFSET, pa.uint64(), nullable=False)])
 
 #: The columns of ``Python(…)`` are all nullable; those that never are null shed that here.
-SELECT: Final = ", ".join(
+_SELECT: Final = ", ".join(
     f"{field.name}" if field.nullable else f"assumeNotNull({field.name}) AS {field.name}" for field in _SCHEMA
 )
+
+
+def columns(typed: Typed) -> list[str]:
+    """The names of the columns of an insert."""
+    return [*COLUMNS, *(f"`{each.column}`" for each in typed.properties.values())]
+
+
+def select(typed: Typed) -> str:
+    """SQL for those columns, in that order, over rows as given. The JSON is parsed once for all typed properties."""
+    if not typed.properties:
+        return _SELECT
+    members = ", ".join(f"`{each.name}` {each.kind.extracted}" for each in typed.properties.values())
+    whole = f"JSONExtract(assumeNotNull(properties), 'Tuple({members})')"
+    found = (f"tupleElement({whole}, {i}) AS `{each.column}`" for i, each in enumerate(typed.properties.values(), 1))
+    return ", ".join([_SELECT, *found])
 
 
 def checked(batch: pa.RecordBatch | pa.Table) -> pa.Table:

@@ -11,13 +11,9 @@ from typing import Any, Final
 
 from eventmill.core.tombstones import SALT, Tombstone
 from eventmill.sinks.realtime import ddl
+from eventmill.sinks.realtime.rollups import RollUp
 from eventmill.sinks.realtime.store import RealtimeStore
 
-#: A roll-up's rows are made of the events with the same values of these: (in the roll-up, over the events).
-_KEYS: Final = {
-    ddl.MINUTES.name: ("minute, event", "toStartOfMinute(timestamp) AS minute, event"),
-    ddl.SESSIONS.name: ("session_id, day", "session_id, toDate(timestamp) AS day"),
-}
 _HOURS: Final = "toInt64(toUnixTimestamp(toStartOfHour(received_at))) * 1000"
 
 
@@ -58,7 +54,7 @@ def delete(store: RealtimeStore, tombstone: Tombstone) -> None:
     """Delete the rows, and put the roll-ups right where the events that they were made of are all there; of older ones the
     numbers stay, without the user's id. Safe to repeat. Raises ``StoreError``."""
     where = condition(tombstone)
-    for table in ddl.ROLL_UPS:
+    for table in store.roll_ups:
         _put_right(store, table, where)
     if tombstone.user is not None:
         # A session that the user's id stands in no longer has an event of theirs before the tombstone: see above.
@@ -71,32 +67,29 @@ def delete(store: RealtimeStore, tombstone: Tombstone) -> None:
     store.command(f"ALTER TABLE {ddl.EVENTS} DELETE WHERE {where} SETTINGS mutations_sync = 2")
 
 
-def _put_right(store: RealtimeStore, table: ddl.RollUp, where: str) -> None:
-    own, made = _KEYS[table.name]
+def _put_right(store: RealtimeStore, table: RollUp, where: str) -> None:
+    """Each partition with rows of what goes: those are taken out, and made anew of the events that stay."""
+    own, made = ", ".join(table.keys), ", ".join(table.keys_of_events)
     beside = f"{table.name}_forget"
-    partitions = store.query_arrow(f"SELECT DISTINCT {table.partition} FROM {ddl.EVENTS} WHERE {where}")
+    events = table.rows(ddl.EVENTS)
+    partitions = store.query_arrow(f"SELECT DISTINCT {table.partition} FROM {events} WHERE {where}")
     for partition in partitions.column(0).to_pylist() if partitions.num_rows else []:
         mine = f"(SELECT * FROM {ddl.EVENTS} WHERE {table.partition} = {partition})"
         whole = f"""(
             SELECT {own} FROM (
-                SELECT {made}, toInt64(count()) AS made, countIf({where}) AS gone FROM {mine} GROUP BY {own}
-                HAVING gone > 0
+                SELECT {table.keyed}, toInt64(count()) AS made, countIf({where}) AS gone FROM {table.rows(mine)}
+                GROUP BY {own} HAVING gone > 0
             ) AS of_events ALL INNER JOIN (
                 SELECT {own}, toInt64(sum(events)) AS there FROM {table.name}
-                WHERE {ddl.partition_of_rows(table)} = {partition} GROUP BY {own}
+                WHERE {table.own_partition} = {partition} GROUP BY {own}
             ) AS of_roll_up USING ({own}) WHERE made = there)"""
-        kept = f"(SELECT * FROM {mine} WHERE NOT ({where}) AND ({_over_events(made)}) IN {whole})"
+        kept = f"(SELECT * FROM {mine} WHERE NOT ({where}))"
         store.command(f"DROP TABLE IF EXISTS {beside} SYNC")
         store.command(f"CREATE TABLE {beside} AS {table.name}")
         store.command(
             f"INSERT INTO {beside} SELECT * FROM {table.name} "
-            f"WHERE {ddl.partition_of_rows(table)} = {partition} AND ({own}) NOT IN {whole}"
+            f"WHERE {table.own_partition} = {partition} AND ({own}) NOT IN {whole}"
         )
-        store.command(f"INSERT INTO {beside} {table.query(kept)}")
+        store.command(f"INSERT INTO {beside} {table.query(kept, f'({made}) IN {whole}')}")
         store.command(f"ALTER TABLE {table.name} REPLACE PARTITION {partition} FROM {beside}")
         store.command(f"DROP TABLE {beside} SYNC")
-
-
-def _over_events(made: str) -> str:
-    """The key's expressions over the events, without their names."""
-    return ", ".join(term.partition(" AS ")[0] for term in made.split(", "))

@@ -6,10 +6,14 @@ the two leaves a block that is remembered and missing, or there and forgotten. T
 (the first after a start, one after an error) does not ask the duplicate check. It asks the tables: offsets only ever
 grow, so a partition that holds an offset of the insert has it already, and one that does not lacks it. What is missing is
 inserted table by table with the views detached. All later inserts are one statement each, with the token.
+
+On a cluster the tables are replicated, where ClickHouse writes a part and remembers its block in one step (a transaction of
+its Keeper); there the token alone is enough, and an insert whose fate is unknown is the same insert again.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +23,20 @@ import pyarrow as pa
 
 from eventmill.core.errors import StoreError
 from eventmill.core.schema import Flag
-from eventmill.sinks.realtime import ddl
-from eventmill.sinks.realtime.clients import Clients
-from eventmill.sinks.realtime.encode import COLUMNS, SELECT, checked, offsets_of, pieces
+from eventmill.core.typed import Typed
+from eventmill.sinks.realtime import ddl, migrations
+from eventmill.sinks.realtime.clients import Clients, Connections
+from eventmill.sinks.realtime.encode import checked, columns, offsets_of, pieces, select
+from eventmill.sinks.realtime.properties import Properties
+from eventmill.sinks.realtime.rollups import RollUp
+from eventmill.sinks.realtime.shape import DATABASE, WINDOW, Shape
 from eventmill.sinks.realtime.twins import Twins
 
+logger = logging.getLogger(__name__)
+
 _WHOLE: Final = 1_000_000_000
-_TABLES: Final = f"SELECT name FROM system.tables WHERE database = '{ddl.DATABASE}'"
+_VIEWS: Final = f"SELECT name FROM system.tables WHERE database = '{DATABASE}' AND engine = 'MaterializedView'"
+_EMPTY: Final = f"SELECT count() = 0 FROM (SELECT 1 FROM {ddl.EVENTS} LIMIT 1)"
 #: One insert is one block, so that each partition gets one part of it.
 _INSERT_SETTINGS: Final = (
     "async_insert = 0, max_insert_threads = 1, max_threads = 2, max_partitions_per_insert_block = 0, "
@@ -60,18 +71,19 @@ class HourRows(NamedTuple):
 
 
 class RealtimeStore:
-    """The store in a folder of its own, made when it is not there. Safe to share between threads; one process at a time.
+    """The store in a folder of its own, made and brought up to date when it is opened; or on a server (``connections``), where
+    ``eventmill schema apply`` does that. Safe to share between threads; one process writes.
 
-    Raises ``StoreError`` when the folder cannot be opened. ``window`` is that of ClickHouse's duplicate check.
+    Raises ``StoreError`` when it cannot be opened. ``shape`` says how its tables are written down.
     """
 
-    def __init__(self, path: Path, *, window: int = ddl.WINDOW) -> None:
+    def __init__(
+        self, path: Path, *, window: int = WINDOW, connections: Connections | None = None, shape: Shape | None = None
+    ) -> None:
         self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make the folder {path}: {error.strerror}") from error
-        self._clients = Clients(path, ddl.DATABASE)
+        self.shape = shape or Shape(window)
+        self._embedded = connections is None
+        self._clients = connections or _in_folder(path)
         self._twins = Twins(self._clients, ddl.EVENTS)
         self._insert_lock = threading.Lock()
         self._known_lock = threading.Lock()
@@ -80,15 +92,52 @@ class RealtimeStore:
         #: The last offset known to be stored, also while more are being inserted.
         self._known_through: int | None = None
         try:
-            is_new = self._clients.query(_TABLES).num_rows == 0
-            for statement in ddl.create(window):
-                self._clients.command(statement)
-            if is_new:
-                self._run(ddl.attach_views())
-                self._stored_through = -1
+            self._open()
+            self._properties = Properties(self._clients, self.shape)
         except StoreError as error:
             self._clients.close()
-            raise StoreError(f"cannot open the real-time store in {path}: {error}", error.code) from error
+            where = f"in {path}" if self._embedded else "on the server"
+            raise StoreError(f"cannot open the real-time store {where}: {error}", error.code) from error
+
+    def _open(self) -> None:
+        if self._embedded:
+            for done in migrations.apply(self._clients, self.shape):
+                logger.info("real-time store: version %d, %s", done.version, done.name)
+        elif waiting := migrations.pending(self._clients):
+            names = ", ".join(f"{each.version} ({each.name})" for each in waiting)
+            raise StoreError(f"its tables lack {names}; run `eventmill schema apply`")
+        if self.shape.cluster:
+            self._attach(Properties(self._clients, self.shape).typed)
+        elif not self._clients.query(_VIEWS).num_rows and self._clients.query(_EMPTY).column(0)[0].as_py():
+            self._attach(Properties(self._clients, self.shape).typed)
+            self._stored_through = -1
+
+    @property
+    def typed(self) -> Typed:
+        """The properties that have columns of their own."""
+        return self._properties.typed
+
+    @property
+    def roll_ups(self) -> tuple[RollUp, ...]:
+        """All that is filled from ``events``."""
+        return ddl.roll_ups(self.typed)
+
+    def declare(self, wanted: Typed) -> None:
+        """Give each of these properties a column, and the numbers among them a place in the roll-ups, from the oldest event
+        on. Columns that are there stay. While the fate of an insert is unknown it waits for the next one. Raises
+        ``StoreError``; safe to repeat."""
+        with self._insert_lock:
+            self._properties.want(wanted)
+            if self._stored_through is not None:
+                self._declare()
+
+    def _declare(self) -> None:
+        if self._properties.changes:
+            self._run(ddl.detach_views(self.shape))
+            try:
+                self._properties.make()
+            finally:
+                self._attach(self.typed)
 
     def insert(self, batch: pa.RecordBatch | pa.Table, token: str) -> None:
         """Store the rows (EVENT's columns and uint64 ``log_offset``, in its order) exactly once.
@@ -104,20 +153,21 @@ class RealtimeStore:
         with self._insert_lock:
             if self._stored_through is not None and last <= self._stored_through:
                 return
-            certain, self._stored_through = self._stored_through is not None, None
+            certain, self._stored_through = self._stored_through is not None or bool(self.shape.cluster), None
             if not certain:
                 self._refuse_foreign(last)
-                self._run(ddl.detach_views())
+                self._run(ddl.detach_views(self.shape))
             for number, piece in enumerate(pieces(rows)):
                 if certain:
                     self._append(piece, f"{token}/{number}")
                 else:
                     self._complete(piece)
             if not certain:
-                self._run(ddl.attach_views())
+                self._attach(self.typed)
             self._stored_through = last
             with self._known_lock:
                 self._known_through = last
+            self._declare()
 
     def stored_through(self) -> int:
         """The newest log offset of which all rows are stored; -1 = none. A query the first time only."""
@@ -180,32 +230,38 @@ class RealtimeStore:
         for statement in statements:
             self._clients.command(statement)
 
-    def _append(self, eventmill_rows: pa.Table, token: str) -> None:
-        """One piece into all tables. chdb finds the rows by the name of this variable, without copying them."""
-        self._clients.command(
-            f"INSERT INTO {ddl.EVENTS} ({', '.join(COLUMNS)}) SELECT {SELECT} FROM Python(eventmill_rows) "
-            f"SETTINGS {_INSERT_SETTINGS}, insert_deduplication_token = '{token}'"
-        )
+    def _attach(self, typed: Typed) -> None:
+        self._run(ddl.attach_views(self.shape, typed))
 
-    def _complete(self, eventmill_rows: pa.Table) -> None:
+    def _append(self, rows: pa.Table, token: str) -> None:
+        """One piece into all tables."""
+        settings = f"{_INSERT_SETTINGS}, insert_deduplication_token = '{token}'"
+        if self.shape.cluster:
+            settings += ", distributed_foreground_insert = 1"
+        self._clients.insert(self._head, select(self.typed), rows, settings)
+
+    @property
+    def _head(self) -> str:
+        return f"INSERT INTO {ddl.EVENTS} ({', '.join(columns(self.typed))})"
+
+    def _complete(self, rows: pa.Table) -> None:
         """What the tables lack of one piece, table by table; the views are detached."""
-        source = f"(SELECT {SELECT} FROM Python(eventmill_rows))"
-        offsets = offsets_of(eventmill_rows)
+        ask, source = self._clients, f"(SELECT {select(self.typed)} FROM {self._clients.source})"
+        offsets = offsets_of(rows)
         first, last = int(offsets[0]), int(offsets[-1])
         settings = f"SETTINGS {_INSERT_SETTINGS}, insert_deduplicate = 0"
-        wanted = self._clients.query(f"SELECT {ddl.EVENTS_PARTITION}, count() FROM {source} GROUP BY 1")
+        wanted = ask.query(f"SELECT {ddl.EVENTS_PARTITION}, count() FROM {source} GROUP BY 1", rows=rows)
         missing = _missing(wanted, self._events_between(first, last))
         if missing:
-            self._clients.command(
-                f"INSERT INTO {ddl.EVENTS} ({', '.join(COLUMNS)}) SELECT * FROM {source} "
-                f"WHERE toString({ddl.EVENTS_PARTITION}) IN {missing} {settings}"
-            )
-        for table in ddl.ROLL_UPS:
-            wanted = self._clients.query(f"SELECT {table.partition}, count() FROM {source} GROUP BY 1")
+            partition = f"toString({ddl.EVENTS_PARTITION})"
+            ask.command(f"{self._head} SELECT * FROM {source} WHERE {partition} IN {missing} {settings}", rows)
+        for table in self.roll_ups:
+            wanted = ask.query(f"SELECT {table.partition}, count() FROM {table.rows(source)} GROUP BY 1", rows=rows)
             missing = _missing(wanted, self._rolled_up_from(table, first), counts=False)
             if missing:
-                chosen = f"(SELECT * FROM {source} WHERE toString({table.partition}) IN {missing})"
-                self._clients.command(f"INSERT INTO {table.name} {table.query(chosen)} {settings}")
+                made = table.query(source, f"toString({table.partition}) IN {missing}")
+                names = ", ".join(column.name for column in table.table.columns)
+                ask.command(f"INSERT INTO {table.name} ({names}) SELECT {names} FROM ({made}) {settings}", rows)
 
     def _events_between(self, first: int, last: int) -> pa.Table:
         """(partition, rows) of ``events`` with these offsets."""
@@ -215,11 +271,10 @@ class RealtimeStore:
             {"first": first, "last": last},
         )
 
-    def _rolled_up_from(self, table: ddl.RollUp, first: int) -> pa.Table:
+    def _rolled_up_from(self, table: RollUp, first: int) -> pa.Table:
         """(partition, rows) of a roll-up with this offset or a later one."""
         return self._clients.query(
-            f"SELECT {ddl.partition_of_rows(table)}, count() FROM {table.name} "
-            "WHERE offset_max >= {first:UInt64} GROUP BY 1",
+            f"SELECT {table.own_partition}, count() FROM {table.name} WHERE offset_max >= {{first:UInt64}} GROUP BY 1",
             {"first": first},
         )
 
@@ -233,6 +288,14 @@ class RealtimeStore:
                 f"the real-time store {self.path} holds log offset {beyond.column(0)[0]}, but the log is only at {last}: "
                 "it was filled from another log. Put that log back, or move the folder away and replay"
             )
+
+
+def _in_folder(path: Path) -> Clients:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {path}: {error.strerror}") from error
+    return Clients(path, DATABASE)
 
 
 def _missing(wanted: pa.Table, present: pa.Table, *, counts: bool = True) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmill.core.schema import EVENT_ID
-from eventmill.sinks.realtime.clients import Clients
+from eventmill.sinks.realtime.clients import Connections
 
 #: A retry of the same event has nearly the same corrected time: the clock's correction differs by the transit.
 _AROUND_MS: Final = 3_600_000
@@ -20,7 +20,7 @@ _STRETCHES_MAX: Final = 8
 class Twins:
     """Looks ids up in a table of events."""
 
-    def __init__(self, clients: Clients, table: str) -> None:
+    def __init__(self, clients: Connections, table: str) -> None:
         self._clients = clients
         self._table = table
 
@@ -42,24 +42,26 @@ class Twins:
             found = pa.concat_arrays([found, self._anywhere(rest)])
         return pc.is_in(ids.cast(EVENT_ID), value_set=found)
 
-    def _near(self, eventmill_suspects: pa.Table, from_ms: int, to_ms: int) -> pa.Array:
-        # chdb finds the table by the name of the variable.
+    def _near(self, suspects: pa.Table, from_ms: int, to_ms: int) -> pa.Array:
+        source = self._clients.source
         return _ids(
             self._clients.query(
                 f"SELECT DISTINCT event_id FROM {self._table} "
-                "WHERE event IN (SELECT assumeNotNull(event) FROM Python(eventmill_suspects)) "
+                f"WHERE event IN (SELECT assumeNotNull(event) FROM {source}) "
                 "AND timestamp BETWEEN fromUnixTimestamp64Milli({from_ms:Int64}) "
                 "AND fromUnixTimestamp64Milli({to_ms:Int64}) "
-                "AND event_id IN (SELECT assumeNotNull(event_id) FROM Python(eventmill_suspects))",
+                f"AND event_id IN (SELECT assumeNotNull(event_id) FROM {source})",
                 {"from_ms": from_ms, "to_ms": to_ms},
+                rows=suspects,
             )
         )
 
-    def _anywhere(self, eventmill_suspects: pa.Table) -> pa.Array:
+    def _anywhere(self, suspects: pa.Table) -> pa.Array:
         return _ids(
             self._clients.query(
                 f"SELECT DISTINCT event_id FROM {self._table} "
-                "WHERE event_id IN (SELECT assumeNotNull(event_id) FROM Python(eventmill_suspects))"
+                f"WHERE event_id IN (SELECT assumeNotNull(event_id) FROM {self._clients.source})",
+                rows=suspects,
             )
         )
 

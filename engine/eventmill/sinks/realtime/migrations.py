@@ -1,0 +1,149 @@
+"""The store's schema as numbered migrations, recorded in a table of their own.
+
+Each may be interrupted anywhere and run again: it makes what is missing, and what it fills it fills beside and puts in its
+place in one step. The first one is what there was before there were numbers, so older folders need no case of their own.
+A released migration is never changed; the next one mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+
+from eventmill.core.errors import StoreError
+from eventmill.sinks.realtime import ddl
+from eventmill.sinks.realtime.rollups import RollUp
+from eventmill.sinks.realtime.shape import DATABASE, Column, Shape, Table
+
+APPLIED: Final = Table(
+    "migrations",
+    (
+        Column("version", "UInt32"),
+        Column("name", "String"),
+        Column("applied_at", "DateTime64(3, 'UTC')", "DEFAULT now64(3)"),
+    ),
+    "MergeTree",
+    "tuple()",
+    "version",
+)
+
+
+class Database(Protocol):
+    """What migrations need of a store's connections. Every method may raise ``StoreError``."""
+
+    def command(self, statement: str) -> None:
+        """Run a statement that answers nothing."""
+        ...
+
+    def query(self, statement: str) -> pa.Table:
+        """Run a SELECT."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step: what it is, and the statements for a shape."""
+
+    version: int
+    name: str
+    statements: Callable[[Shape], list[str]]
+
+
+def _tables(*tables: Table) -> Callable[[Shape], list[str]]:
+    return lambda shape: [statement for table in tables for statement in shape.create(table)]
+
+
+def _filled(*roll_ups: RollUp) -> Callable[[Shape], list[str]]:
+    """Make roll-ups out of what feeds them, where they are missing. No view fills them yet, and nobody inserts."""
+
+    def statements(shape: Shape) -> list[str]:
+        found = []
+        for each in roll_ups:
+            beside = f"{each.name}_new"
+            local, new = shape.stored(each.name), shape.stored(beside)
+            found += [
+                f"DROP TABLE IF EXISTS {new}{shape.on} SYNC",
+                shape.create(each.table, beside)[0],
+                # On each server its own rows: the feeding tables are sharded by device.
+                *([] if shape.cluster else [f"INSERT INTO {new} {each.merged(shape.stored(each.feeder))}"]),
+                # Empty where the migration runs again, so that the exchange has something to give away.
+                shape.create(each.table)[0],
+                f"EXCHANGE TABLES {local} AND {new}{shape.on}",
+                f"DROP TABLE {new}{shape.on} SYNC",
+            ]
+            if shape.cluster:
+                found.append(shape.distributed(each.table, each.name))
+        return found
+
+    return statements
+
+
+MIGRATIONS: Final = (
+    Migration(1, "events, minutes, sessions", _tables(ddl.EVENTS_TABLE, ddl.MINUTES.table, ddl.SESSIONS.table)),
+    Migration(2, "hours and days", _filled(ddl.HOURS, ddl.DAYS)),
+    Migration(3, "numbers of declared properties", _tables(*(each.table for each in ddl.NUMBERS))),
+)
+NEWEST: Final = MIGRATIONS[-1].version
+
+
+def applied(database: Database) -> list[int]:
+    """The versions that are recorded; none where there is no such table."""
+    there = database.query(f"SELECT name FROM system.tables WHERE database = '{DATABASE}' AND name = '{APPLIED.name}'")
+    if not there.num_rows:
+        return []
+    rows = database.query(f"SELECT DISTINCT version FROM {APPLIED.full_name} ORDER BY version")
+    return [int(version) for version in rows.column(0).to_pylist()] if rows.num_rows else []
+
+
+def pending(database: Database) -> list[Migration]:
+    """What is still to be applied. Raises ``StoreError`` when a newer Eventmill has been here."""
+    known = applied(database)
+    if known and known[-1] > NEWEST:
+        raise StoreError(
+            f"the tables are of version {known[-1]}, this Eventmill knows {NEWEST}: a newer one has been here; use that"
+        )
+    return [each for each in MIGRATIONS if each.version not in known]
+
+
+def apply(database: Database, shape: Shape) -> Iterator[Migration]:
+    """Apply what is pending, one by one; each is given back when it is recorded. Nobody may insert meanwhile, and the views
+    must be attached anew afterwards."""
+    found = pending(database)
+    if found:
+        for statement in (shape.database(), *shape.create(APPLIED)):
+            database.command(statement)
+    for each in found:
+        for statement in each.statements(shape):
+            database.command(statement)
+        database.command(f"INSERT INTO {APPLIED.full_name} (version, name) VALUES ({each.version}, '{each.name}')")
+        yield each
+
+
+def differences(database: Database) -> list[str]:
+    """Where the tables are not what the applied migrations make: one line each."""
+    known = applied(database)
+    if not known or known != [each.version for each in MIGRATIONS]:
+        return []
+    rows = database.query(f"SELECT table, name, type FROM system.columns WHERE database = '{DATABASE}'")
+    there: dict[tuple[str, str], str] = {(row["table"], row["name"]): row["type"] for row in _rows(rows)}
+    found = []
+    for table in _all_tables():
+        for column in table.columns:
+            kind = there.get((table.name, column.name))
+            if kind is None:
+                found.append(f"{table.full_name} lacks the column {column.name} {column.kind}")
+            elif kind != column.kind:
+                found.append(f"{table.full_name}.{column.name} is {kind} instead of {column.kind}")
+    return found
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _all_tables() -> list[Table]:
+    return [ddl.EVENTS_TABLE, *(each.table for each in (*ddl.FIXED, *ddl.NUMBERS))]
