@@ -130,7 +130,10 @@ class Parts:
             if field.type.id in _STRINGS:
                 valid = pa.concat_arrays([array.is_valid() for array in arrays])
                 some_null = any(array.null_count for array in arrays)
-                self._texts[number] = native.PartStrings([_part(array) for array in arrays]), valid if some_null else None
+                self._texts[number] = (
+                    native.PartStrings([_part(array) for array in arrays]),
+                    valid if some_null else None,
+                )
             else:
                 joined[field.name] = pa.concat_arrays(arrays)
         self._joined = pa.RecordBatch.from_arrays(list(joined.values()), names=list(joined))

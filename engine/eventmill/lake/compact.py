@@ -157,7 +157,7 @@ def compact(
         if dry_run or forget is not None:
             groups = [{file.location for file in files if file.appended}]
         else:
-            groups = _groups(files, limits.group_rows_max)
+            groups = groups_of(files, limits.group_rows_max)
         entries = {offsets.COMPACTED_THROUGH: str(snapshot.snapshot_id), offsets.COMPACTED_AT: str(now_ms)}
         run = _Run(lake, gap_ms, limits, enrich, forget, dry_run, checkpoint, entries)
         report, waiting = CompactReport(), sum(file.rows for file in files if file.appended)
@@ -173,7 +173,7 @@ def compact(
     return report
 
 
-def _groups(files: list[LiveFile], rows_max: int) -> list[set[str]]:
+def groups_of(files: list[LiveFile], rows_max: int) -> list[set[str]]:
     """The locations of the new files, in groups of up to so many rows, by date; at least one group, of none if need be.
 
     A date's rows are counted whole, once, because its sessions are computed whole.
@@ -237,7 +237,7 @@ class _Run:
                 def stage(newest: Table, transaction: Transaction) -> int:
                     require(lake.storage, paths)
                     self.checkpoint("before commit")
-                    return _stage(lake, newest, transaction, plan.replaced, written, self.entries, hours)
+                    return stage_replacement(lake, newest, transaction, plan.replaced, written, self.entries, hours)
 
                 snapshot_id = lake.commit(stage)
             except CommitUnknown:
@@ -249,9 +249,7 @@ class _Run:
         return plan.report(snapshot_id, len(written))
 
 
-def _plan(
-    files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tombstone | None, limits: Limits
-) -> _Plan:
+def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tombstone | None, limits: Limits) -> _Plan:
     new = {index for index, file in enumerate(files) if file.appended}
     dates = {files[index].date for index in new}
     removed = duplicates(files, dates, rows_max=limits.ids_max) if new else {}
@@ -267,7 +265,7 @@ def _plan(
     if enrich is not None:
         flagged = (index for index, file in enumerate(files) if file.kind is Kind.FLAGGED and index not in chosen)
         chosen |= {index for index in flagged if _knows(enrich, files[index])}
-    return _Plan(files, removed, forgotten, sessions, dates, _packs(files, chosen, limits.file_bytes_max))
+    return _Plan(files, removed, forgotten, sessions, dates, packs_of(files, chosen, limits.file_bytes_max))
 
 
 def _both(one: Indices | None, other: Indices | None) -> Indices:
@@ -280,7 +278,7 @@ def _knows(enrich: Enrich, file: LiveFile) -> bool:
     return any(len(batch) and enriched(batch, enrich)[1] for batch in flagged)
 
 
-def _packs(files: list[LiveFile], chosen: set[int], bytes_max: int) -> list[list[int]]:
+def packs_of(files: list[LiveFile], chosen: set[int], bytes_max: int) -> list[list[int]]:
     """Which files become one: of a partition the chosen ones and the small ones, by time, up to the limits."""
     partitions: dict[tuple[int, str], list[int]] = defaultdict(list)
     for index, file in enumerate(files):
@@ -290,9 +288,7 @@ def _packs(files: list[LiveFile], chosen: set[int], bytes_max: int) -> list[list
         if chosen.isdisjoint(members):
             continue
         sizes = {
-            index: memory_bytes(files[index])
-            for index in members
-            if index in chosen or files[index].rows < MERGE_ROWS
+            index: memory_bytes(files[index]) for index in members if index in chosen or files[index].rows < MERGE_ROWS
         }
         # A file of few, wide rows is small no more.
         taken = [index for index, size in sizes.items() if index in chosen or size < bytes_max // 4]
@@ -309,7 +305,7 @@ def _packs(files: list[LiveFile], chosen: set[int], bytes_max: int) -> list[list
     return [pack for pack in packs if len(pack) > 1 or pack[0] in chosen]
 
 
-def _stage(
+def stage_replacement(
     lake: LakeTable,
     table: Table,
     transaction: Transaction,

@@ -160,24 +160,36 @@ class FileWriter:
 
     def write_parts(self, parts: Iterable[pa.Table], date: int, group: str, name: str, paths: set[str]) -> DataFile:
         """The same of rows that come in parts, at least one; they are row groups, unless larger than ``ROW_GROUP``."""
-        # The name of the group, which the client chose, is not in the path.
-        folder = np.datetime64(date, "D").astype(str)
-        location = self._lake.data_location(f"{folder}/{name}.parquet")
-        storage = self._lake.storage
-        path = storage.path(location)
+        location = self._lake.data_location(placed(date, name))
+        path = self._lake.storage.path(location)
         paths.add(path)
-        try:
-            with storage.write(path) as sink:
-                metadata = _written(sink, (_columns(rows, date, group) for rows in parts), _codec(name))
-                size = sink.tell()
-        except OSError as error:
-            raise storage.failure(f"cannot write {path}", error, "free space, or mend the disk") from error
+        metadata, size = write_file(self._lake.storage, path, parts, date, group)
+        return self.described(location, metadata, size, date, group)
+
+    def described(self, location: str, metadata: Any, size: int, date: int, group: str) -> DataFile:
+        """A file that is written, with the metadata of its footer, as Iceberg wants it described."""
         statistics = data_file_statistics_from_parquet_metadata(metadata, self._plan, self._ids)
         return DataFile.from_args(
             content=DataFileContent.DATA, file_path=location, file_format=FileFormat.PARQUET,
             partition=Record(date, group), file_size_in_bytes=size, sort_order_id=None, spec_id=self._spec_id,
             equality_ids=None, key_metadata=None, **statistics.to_serialized_dict(),
         )  # fmt: skip
+
+
+def placed(date: int, name: str) -> str:
+    """A file's place below the table's data. The name of the group, which the client chose, is not in it."""
+    return f"{np.datetime64(date, 'D').astype(str)}/{name}.parquet"
+
+
+def write_file(storage: Storage, path: str, parts: Iterable[pa.Table], date: int, group: str) -> tuple[Any, int]:
+    """Rows of one partition to a new file; gives the footer's metadata and the size. Raises ``StoreError``."""
+    try:
+        with storage.write(path) as sink:
+            codec = _codec(path.rpartition("/")[2])
+            metadata = _written(sink, (_columns(rows, date, group) for rows in parts), codec)
+            return metadata, sink.tell()
+    except OSError as error:
+        raise storage.failure(f"cannot write {path}", error, "free space, or mend the disk") from error
 
 
 def _written(sink: Any, parts: Iterator[pa.Table], codec: dict[str, Any]) -> Any:
@@ -287,6 +299,15 @@ def parquet(file: LiveFile, *, dictionaries: list[str] | None = None) -> Iterato
     except (OSError, pa.ArrowException) as error:
         doing = f"cannot read the lake's file {file.path}"
         raise file.storage.failure(doing, error, "restore it from a backup") from error
+
+
+def parquet_metadata(storage: Storage, path: str) -> Any:
+    """A file's footer. Raises ``StoreError``."""
+    try:
+        with storage.read(path) as source, pq.ParquetFile(source) as opened:
+            return opened.metadata
+    except (OSError, pa.ArrowException) as error:
+        raise storage.failure(f"cannot read the lake's file {path}", error) from error
 
 
 def read(file: LiveFile, columns: list[str] | None = None) -> pa.Table:

@@ -125,9 +125,7 @@ class KeyReader:
 
     def read(self, start_ms: int, end_ms: int, devices: Hashes | None = None) -> Keys:
         """The rows with ``start_ms <= time < end_ms``, of those devices (ascending) or all."""
-        chosen = [
-            index for index, file in enumerate(self._files) if file.start_ms < end_ms and file.end_ms >= start_ms
-        ]
+        chosen = [index for index, file in enumerate(self._files) if file.start_ms < end_ms and file.end_ms >= start_ms]
         parts = side_by_side(lambda index: self._read_file(index, start_ms, end_ms, devices), chosen)
         return Keys.joined([part for file in parts for part in file])
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
-from eventmill.lake.compact import CompactReport, Enrich, Progress, compact
+from eventmill.lake.compact import CompactReport, compact
 from eventmill.lake.maintain import maintain
+from eventmill.lake.merge import Enrich, Progress
 from eventmill.lake.table import Lake
 
 
