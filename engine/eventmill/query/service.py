@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -18,13 +18,14 @@ import xxhash
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError, StoreError
+from eventmill.core.lakefile import LakeFile
 from eventmill.net.messages import Request, Response
 from eventmill.query import funnel, paths, retention, sessions, timeline, trends
 from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store, TooManyRows
 from eventmill.query.cache import AnswerCache, Kept, Key, key_of
 from eventmill.query.lanes import FairPool
 from eventmill.query.live import LiveTail
-from eventmill.query.project import ProjectStore, lake_of
+from eventmill.query.project import ProjectStore, files_of_project, lake_of
 from eventmill.query.relative import absolute
 from eventmill.query.render import Answer, iso
 from eventmill.query.routing import Route, route
@@ -70,7 +71,8 @@ class QueryService:
 
     Making one moves the process to the root directory. ``lake_source`` gives the lake as a FROM expression, or null while
     there is none; ``watermark`` the newest ``received_at`` in it (ms since the epoch), ``lake_size`` its ``bytes`` and
-    ``rows``; ``window_ms`` is how far back the real-time store answers; ``clock`` is now.
+    ``rows``; ``files_of`` the files that such an expression reads (null: it cannot say), ``is_rolled_up`` which of those are.
+    ``window_ms`` is how far back the real-time store answers; ``clock`` is now.
     """
 
     def __init__(
@@ -82,6 +84,8 @@ class QueryService:
         window_ms: int,
         watermark: Callable[[], int | None] = lambda: None,
         lake_size: Callable[[], dict[str, int] | None] = lambda: None,
+        files_of: Callable[[str], tuple[LakeFile, ...] | None] = lambda _: None,
+        is_rolled_up: Callable[[LakeFile], bool] = lambda _: False,
         lake_version: LakeVersion = lambda _, __, ___: None,
         clock: Callable[[], int] = now_ms,
         pool: FairPool | None = None,
@@ -101,6 +105,8 @@ class QueryService:
         self._window_ms = window_ms
         self._watermark = watermark
         self._lake_size = lake_size
+        self._files_of = files_of
+        self._is_rolled_up = is_rolled_up
         self._lake_version = lake_version
         self._clock = clock
         self._pool = pool or FairPool(config.concurrency_max)
@@ -115,13 +121,14 @@ class QueryService:
 
         The cache is shared, too; a project's answers are kept under its name, and no other sees them.
         """
-        store, source = self._store, self._lake_source
+        store, source, files_of = self._store, self._lake_source, self._files_of
         if project is not None:
             store, source = ProjectStore(store, project), lake_of(project, source)
+            files_of = files_of_project(project, files_of)
         made = QueryService(
             store, source, config, window_ms=self._window_ms, watermark=self._watermark, lake_size=self._lake_size,
-            lake_version=self._lake_version, clock=self._clock, pool=self._pool, caller=caller, project=project,
-            cache=self.cache,
+            files_of=files_of, is_rolled_up=self._is_rolled_up, lake_version=self._lake_version, clock=self._clock,
+            pool=self._pool, caller=caller, project=project, cache=self.cache,
         )  # fmt: skip
         made._selects = Selects(made._asker, self._lake_source, self._selects.shown)
         return made
@@ -280,7 +287,7 @@ class QueryService:
         return key_of(self._project, kind, question, shown, sorted(plan.parameters.items()), version, self.config)
 
     def _route(self, question: Question, source: str | None) -> Route:
-        return route(
+        found = route(
             question.span,
             question.bucket_ms,
             lake_exists=source is not None,
@@ -288,6 +295,9 @@ class QueryService:
             now=self._clock(),
             window_ms=self._window_ms,
         )
+        if found.lake is None or source is None:
+            return found
+        return replace(found, files=self._files_of(source), is_rolled_up=self._is_rolled_up)
 
     def close(self) -> None:
         """Wait for running queries and stop."""
