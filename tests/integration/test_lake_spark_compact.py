@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             pytest.fail(str(error))
         pytest.skip(str(error))
     sql = pytest.importorskip("pyspark.sql", reason="pyspark is missing: pip install 'eventmill[spark]'")
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # the executors' Python has Eventmill installed too
     session = (
         sql.SparkSession.builder.master("local[2]")
         .config("spark.jars", str(jar))
