@@ -10,6 +10,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +18,15 @@ from pyiceberg.table import Table, Transaction
 
 from eventmill.core.errors import ConfigError
 from eventmill.core.retention import Rules, before
-from eventmill.lake.compact import FILE_BYTES_MAX, FILE_ROWS_MAX
-from eventmill.lake.files import FileWriter, encoded, parquet, read, remove, require
+from eventmill.lake.compact import FILE_ROWS_MAX
+from eventmill.lake.files import FileWriter, encoded, memory_bytes, read, remove, require
 from eventmill.lake.iceberg import CommitUnknown, Kind, LakeTable, LiveFile
 from eventmill.lake.lock import exclusive
 from eventmill.lake.replace import replace_files
 from eventmill.lake.retire import Checkpoint, Gone, Rule
+
+#: What a file may take in memory: all of its rows are ordered at once.
+FILE_BYTES_MAX: Final = 1 << 29
 
 
 def due(files: Iterable[LiveFile], rules: Rules, now_ms: int) -> list[list[LiveFile]]:
@@ -120,7 +124,7 @@ def _packs(members: list[LiveFile]) -> list[list[LiveFile]]:
         pack: list[LiveFile] = []
         rows = size = 0
         for file in files:
-            more = _uncompressed(file)
+            more = memory_bytes(file)
             if pack and (rows + file.rows > FILE_ROWS_MAX or size + more > FILE_BYTES_MAX):
                 packs.append(pack)
                 pack, rows, size = [], 0, 0
@@ -128,12 +132,6 @@ def _packs(members: list[LiveFile]) -> list[list[LiveFile]]:
             rows, size = rows + file.rows, size + more
         packs.append(pack)
     return packs
-
-
-def _uncompressed(file: LiveFile) -> int:
-    with parquet(file) as opened:
-        metadata = opened.metadata
-    return sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
 
 
 def _ordered(pack: list[LiveFile]) -> pa.Table:
