@@ -43,7 +43,7 @@ def ask(serving, *arguments):
         (("trends", "--measure", "sum:properties.price", "--filter", "properties.price gt 10"), ["value"]),
         (("funnel", *STEPS, "--window", "1h", "--by", "platform"), ["conversion", "%", *STEPS]),
         (("retention", "--first", "Product Viewed", "--last", "3d"), ["cohort", "size", "+1"]),
-        (("sessions", "--interval", "total"), ["bounce rate", "events per session", "p95"]),
+        (("sessions", "--interval", "total"), ["bounce", "events", "p95"]),
         (("paths", "--start", "Product Viewed", "--depth", "1"), ["source", "target"]),
         (("sql", "SELECT event, count() AS n FROM events WHERE event = {e:String} GROUP BY event", "--param",
           "e=Product Viewed"), ["Product Viewed"]),
