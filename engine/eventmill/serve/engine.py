@@ -42,7 +42,7 @@ from eventmill.serve.forgetting import resume_running
 from eventmill.serve.mend import mended
 from eventmill.serve.processing import build_processing
 from eventmill.serve.worker import Worker
-from eventmill.sinks.realtime.store import RealtimeStore
+from eventmill.sinks.realtime.open import open_store
 from eventmill.sinks.runner import LakeRunner, RealtimeRunner
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Stores:
 
     def __init__(self, config: Config) -> None:
         self.log = open_log(config, name="sink")
-        self.realtime = RealtimeStore(config.realtime_dir)
+        self.realtime = open_store(config)
         self.lake = Lake(config.lake_dir, config.lake.partitions_max, settings=config.lake)
         self.tombstones = Tombstones(recorded(self.log).tombstones)
 

@@ -155,6 +155,7 @@ class RealtimeStore:
                 return
             certain, self._stored_through = self._stored_through is not None or bool(self.shape.cluster), None
             if not certain:
+                self._clients.settle()
                 self._refuse_foreign(last)
                 self._run(ddl.detach_views(self.shape))
             for number, piece in enumerate(pieces(rows)):
