@@ -67,7 +67,9 @@ def test_views_stay_on_their_server() -> None:
         assert target.endswith("_local")
         assert "FROM eventmill." in view
         assert all(
-            name.rstrip(")").endswith("_local") for name in view.split() if name.startswith("eventmill.") and "_view" not in name
+            name.rstrip(")").endswith("_local")
+            for name in view.split()
+            if name.startswith("eventmill.") and "_view" not in name
         )
 
 

@@ -93,7 +93,7 @@ def test_killed_at_random_points(
 def test_the_server_killed_in_the_middle_of_inserts(clickhouse_server: ClickHouse, clickhouse: str) -> None:
     """Whoever inserts waits, and brings the same rows again."""
     opened = store_on(clickhouse)
-    rng, batches = random.Random(7), [batch(number) for number in range(2 * KILLS)]
+    rng, batches = random.Random(7), [batch(number) for number in range(KILLS)]
     with closing(opened()) as store:
         store.declare(TYPED)
         for number, rows in enumerate(batches):

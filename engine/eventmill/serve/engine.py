@@ -41,6 +41,7 @@ from eventmill.serve.engine_log import open_log
 from eventmill.serve.forgetting import resume_running
 from eventmill.serve.mend import mended
 from eventmill.serve.processing import build_processing
+from eventmill.serve.typed import typed_of
 from eventmill.serve.worker import Worker
 from eventmill.sinks.realtime.open import open_store
 from eventmill.sinks.runner import LakeRunner, RealtimeRunner
@@ -290,10 +291,17 @@ class Engine:
                 if time.monotonic() - compacted >= every_s:
                     compacted = time.monotonic()
                     self.compact()
+                self.declare()
             except LogUnavailable as error:
                 logger.warning("upkeep waits for the log: %s", error)
             except Exception:
                 logger.exception("upkeep failed; it is tried again")
+
+    def declare(self) -> None:
+        """Give what the schemas declare columns in the real-time store."""
+        latest = self.book.latest()
+        if latest is not None and latest.schemas.available:
+            self.stores.realtime.declare(typed_of(latest.schemas))
 
     def trim_log(self) -> None:
         """Drop what the log's retention allows."""
