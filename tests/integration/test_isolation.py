@@ -93,7 +93,13 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Told, list
         add(events(COUNT, seed=5, project="shop"), 0)
         now = START_MS + 3 * DAY_MS
         whole = QueryService(
-            store, lake.source_sql, QueryConfig(), window_ms=DAY_MS, watermark=lambda: now - DAY_MS, clock=lambda: now
+            store,
+            lake.source_sql,
+            QueryConfig(),
+            window_ms=DAY_MS,
+            watermark=lambda: now - DAY_MS,
+            clock=lambda: now,
+            lake_version=lake.version,
         )
         told = Told(Callers(whole, KEYS))
         alone, of_all = told.all("shop"), told.all("all")
@@ -108,6 +114,17 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Told, list
 def test_a_project_is_told_what_it_would_be_told_alone(asked: tuple[Told, list[Any], list[Any]], number: int) -> None:
     told, alone, _ = asked
     assert told.ask("shop", *KINDS[number]) == alone[number]
+
+
+def test_no_project_is_told_what_another_asked_before(asked: tuple[Told, list[Any], list[Any]]) -> None:
+    """Whoever asks first fills the cache; each is told its own, and the second time from there."""
+    told, alone, _ = asked
+    cache = told.callers.of("shop").cache
+    for number, question in enumerate(KINDS):
+        others = told.ask("bank", *question), told.ask("all", *question)
+        assert told.ask("shop", *question) == told.ask("shop", *question) == alone[number]
+        assert (told.ask("bank", *question), told.ask("all", *question)) == others
+    assert {project for project, _ in cache._entries} >= {"shop", "bank", None}
 
 
 def test_without_a_project_the_same_questions_see_everything(asked: tuple[Told, list[Any], list[Any]]) -> None:

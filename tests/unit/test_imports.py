@@ -12,6 +12,7 @@ LEVELS = [
     {"_native"},
     {"kernels", "net", "log"},
     {"dashboard", "observe", "generate", "process", "sinks", "lake", "query"},
+    {"openapi"},  # describes what they take
     {"ingest"},  # counts by observe.metrics
     {"serve"},
     {"cli"},

@@ -166,6 +166,7 @@ class QueryConfig:
     scan_rows_max: int = 1_000_000_000
     memory_bytes_max: int = 4_000_000_000
     concurrency_max: int = 4
+    cache_bytes_max: int = 256_000_000
     slow: str = "5s"
 
 

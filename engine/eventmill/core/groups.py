@@ -11,3 +11,5 @@ RESCUE: Final = "rescue"
 REALTIME: Final = "realtime"
 LAKE: Final = "lake"
 REPLAY: Final = "replay"
+#: Those that events are in flight to.
+CONSUMERS: Final = (PROCESS, RESCUE, REALTIME, LAKE)

@@ -16,13 +16,10 @@ from eventmill.net.keys import key_of_header
 from eventmill.net.messages import Request, Response
 from eventmill.net.proxy import Proxy
 from eventmill.observe import metrics
+from eventmill.openapi.document import PATH as DESCRIPTION
+from eventmill.openapi.document import Description
+from eventmill.openapi.events import PATHS as EVENTS
 
-#: Path -> the type of event that its body is; None for a batch.
-EVENTS: Final[dict[str, str | None]] = {
-    "/v1/batch": None,
-    "/v1/import": None,
-    **{f"/v1/{kind}": kind for kind in ("track", "screen", "page", "identify", "group", "alias")},
-}
 #: What the engine answers.
 FORWARDED: Final = (
     "/v1/query/", "/v1/saved", "/v1/trace/", "/v1/status", "/v1/audit", "/v1/pipeline", "/v1/dead", "/v1/live",
@@ -30,7 +27,9 @@ FORWARDED: Final = (
 #: What the engine does, too: it changes what is stored.
 REPLAY: Final = "/v1/replay"
 _OWN: Final = ("/healthz", "/readyz", "/metrics")
-_KNOWN: Final = ", ".join((*EVENTS, "/v1/query/trends", "/v1/query/sql", "/v1/trace/ID", "/v1/status", *_OWN, "/"))
+_KNOWN: Final = ", ".join(
+    (*EVENTS, "/v1/query/trends", "/v1/query/sql", "/v1/trace/ID", "/v1/status", *_OWN, DESCRIPTION, "/")
+)
 _UNAUTHORIZED: Final = {"WWW-Authenticate": 'Basic realm="eventmill"'}
 _ENCODINGS: Final = {"Accept-Encoding": "identity, gzip, zstd"}
 
@@ -44,6 +43,7 @@ class Endpoints:
         self._limits = limits
         self._proxy = proxy
         self._dashboard = Dashboard()
+        self._description = Description()
         self.ready = True
 
     async def handle(self, request: Request) -> Response:
@@ -55,6 +55,8 @@ class Endpoints:
             endpoint, response = "engine", await self._ask(request)
         elif path == REPLAY:
             endpoint, response = path, await self._replay(request)
+        elif path == DESCRIPTION:
+            endpoint, response = path, self._description.answer(request)
         elif path in _OWN:
             endpoint, response = path, await self._own(request, path)
         elif self._dashboard.answers(request.path):

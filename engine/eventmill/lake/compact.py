@@ -30,6 +30,7 @@ from eventmill.lake.forget import covered
 from eventmill.lake.iceberg import FORGOTTEN, REMOVED, CommitUnknown, Kind, LakeTable, LiveFile, added
 from eventmill.lake.lock import exclusive
 from eventmill.lake.recompute import changed_sessions
+from eventmill.lake.versions import changed
 
 #: A file of fewer rows is merged again when its partition is written to.
 MERGE_ROWS: Final = 250_000
@@ -273,12 +274,14 @@ def _stage(
     for name, counts in hours.items():
         if counts:
             transaction.set_properties(added(table, name, counts))
-    summary = {**offsets.carried(table.current_snapshot()), **entries}
+    written = list(files)
+    dates = changed([*(old.date for old in replaced), *(new.partition[0] for new in written)])
+    summary = {**offsets.carried(table.current_snapshot()), **entries, **dates}
     with transaction.update_snapshot(snapshot_properties=summary).overwrite() as overwrite:
         # Else a filter of one term for each partition would be evaluated for every manifest.
         overwrite.delete_by_predicate(AlwaysTrue())
         for old in replaced:
             overwrite.delete_data_file(old.data_file)
-        for new in files:
+        for new in written:
             overwrite.append_data_file(new)
     return int(overwrite.snapshot_id)

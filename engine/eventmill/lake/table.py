@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from eventmill.core.config import LakeConfig
 from eventmill.core.schema import Topic
 from eventmill.lake import scan
 from eventmill.lake.iceberg import LakeTable
+from eventmill.lake.versions import DateVersions
 from eventmill.lake.writer import LakeWriter
 
 
@@ -27,6 +28,7 @@ class Lake(LakeTable):
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(folder, partitions_max, settings=settings)
+        self._versions = DateVersions()
         self._writer = LakeWriter(self, topic=Topic.ENRICHED, checkpoint=checkpoint)
 
     def append(
@@ -43,6 +45,19 @@ class Lake(LakeTable):
     def committed_offset(self, partition: int = 0) -> int:
         """The next offset to store. Raises ``StateError`` when the newest snapshot carries no offsets."""
         return self._writer.committed_offset(partition)
+
+    def version(self, source: str, first: int, last: int) -> Hashable | None:
+        """Changes when a row of the dates from ``first`` to ``last`` (days since the epoch, both included) does.
+
+        Null when ``source`` is not, or is not made of, the newest ``source_sql``.
+        """
+        table = self.load()
+        if (
+            table.current_snapshot() is None
+            or self.storage.source_sql(self.local(table.metadata_location)) not in source
+        ):
+            return None
+        return self._versions.of(table, first, last)
 
     def counts_by_hour(self) -> list[scan.HourCount]:
         """See ``scan.counts_by_hour``."""

@@ -16,6 +16,7 @@ from eventmill.lake import offsets
 from eventmill.lake.files import FileWriter, partition, remove, require
 from eventmill.lake.iceberg import FORGOTTEN, CommitUnknown, LakeTable, added
 from eventmill.lake.maintain import SNAPSHOTS_KEPT, expire_snapshots
+from eventmill.lake.versions import changed
 
 #: A commit's cost grows with the snapshots there are (by 3 ms of CPU each).
 SNAPSHOTS_MAX: Final = 16
@@ -74,6 +75,7 @@ class LakeWriter:
                         hours = Counter(dict(ledger.hours(to_batch(forgotten))))
                         transaction.set_properties(added(table, FORGOTTEN, hours))
                     summary = self._summary(table.current_snapshot(), events, group, ranges)
+                    summary |= changed(file.partition[0] for file in files)
                     with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
                         for file in files:
                             append.append_data_file(file)

@@ -63,6 +63,11 @@ DIMENSION_BREAKER: Final = Gauge(
     "0 while Redis is asked, 1 while it is probed, 2 while it is left alone",
     multiprocess_mode="mostrecent",
 )
+CACHE_LOOKUPS: Final = Counter("eventmill_query_cache_lookups", "Questions looked up in the cache", ["found"])
+CACHE_EVICTIONS: Final = Counter("eventmill_query_cache_evictions", "Answers that had to go for newer ones")
+CACHE_BYTES: Final = Gauge(
+    "eventmill_query_cache_bytes", "What the answers in the cache take", multiprocess_mode="mostrecent"
+)
 LAG: Final = Gauge(
     "eventmill_lag_events", "Events a consumer has still to take", ["group"], multiprocess_mode="mostrecent"
 )

@@ -10,6 +10,10 @@ from eventmill.core import frame, groups
 from eventmill.core.log import Count, Log
 from eventmill.core.schema import Hop, Reason, Topic
 
+#: Of the ledger, and of dead letters, unless asked otherwise; and the most.
+HOURS: Final = 48
+HOURS_MAX: Final = 24 * 90
+SAMPLES: Final = 20
 SAMPLES_MAX: Final = 200
 #: Frames of dead letters that are looked through for samples, newest first.
 FRAMES_MAX: Final = 20_000

@@ -15,7 +15,7 @@ from eventmill.query.render import iso
 _MINUTE: Final = 60_000
 _UNITS: Final = {"m": _MINUTE, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 _ROUNDED: Final = {"minute": _MINUTE, "hour": 3_600_000, "day": 86_400_000}
-_FORM: Final = re.compile(r"(?:now)?(?:-(\d{1,6})([mhdw]))?(?:/(minute|hour|day))?")
+FORM: Final = re.compile(r"(?:now)?(?:-(\d{1,6})([mhdw]))?(?:/(minute|hour|day))?")
 _KEYS: Final = ("from", "to")
 HOW: Final = "write a time like 2026-11-23T04:00:00Z, or a relative one like now, -7d, -24h/hour or now/day"
 
@@ -33,7 +33,7 @@ def _is_relative(given: Any) -> bool:
 
 
 def _moment(given: str, where: str, now: int) -> str:
-    match = _FORM.fullmatch(given)
+    match = FORM.fullmatch(given)
     if match is None:
         raise QueryError(f"{where} is {given[:100]!r}; {HOW}")
     number, unit, rounded = match.groups()

@@ -1,7 +1,9 @@
-"""Answers: a table and what is known about it, as JSON or as an Arrow stream."""
+"""Answers: a table and what is known about it, as JSON, as an Arrow stream, or as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +17,10 @@ from eventmill.core.ids import format_event_id
 from eventmill.net.messages import Response
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
+CSV: Final = "text/csv"
 META: Final = b"eventmill.meta"
+#: What makes a spreadsheet take a text for a formula (OWASP, "CSV Injection"), the full-width twins included.
+_FORMULA: Final = tuple("=+-@\t\r\n＝＋－＠")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,22 @@ class Answer:
         rows = [list(row) for row in zip(*columns, strict=True)]
         return {"columns": self.table.column_names, "rows": rows, "meta": self.meta}
 
+    def as_csv(self) -> str:
+        """The columns and rows as RFC 4180 has them: null is nothing, lists and maps are JSON.
+
+        A text that a spreadsheet would run as a formula gets an apostrophe before it; numbers are as they are.
+        """
+        answer = self.as_dict()
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\r\n")
+        writer.writerow([_cell(name) for name in answer["columns"]])
+        writer.writerows([_cell(value) for value in row] for row in answer["rows"])
+        return sink.getvalue()
+
     def response(self, accept: str) -> Response:
-        """JSON, or an Arrow stream (``meta`` as JSON in the schema's metadata) for a client that asks for one."""
+        """JSON; for a client that asks for it an Arrow stream (``meta`` as JSON in the schema's metadata), or CSV."""
+        if CSV in accept:
+            return Response(200, self.as_csv().encode("utf-8", "replace"), f"{CSV}; charset=utf-8; header=present")
         if ARROW not in accept:
             return Response.json(200, self.as_dict())
         table = self.table.replace_schema_metadata({META: orjson.dumps(self.meta)})
@@ -43,6 +62,16 @@ class Answer:
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         return Response(200, sink.getvalue().to_pybytes(), ARROW)
+
+
+def _cell(value: Any) -> str:
+    """A value of a spreadsheet."""
+    if value is None:
+        return ""
+    if isinstance(value, (bool, int, float)):
+        return orjson.dumps(value).decode()
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def iso(at_ms: int) -> str:

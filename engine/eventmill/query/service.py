@@ -21,14 +21,16 @@ from eventmill.core.errors import QueryError, StoreError
 from eventmill.net.messages import Request, Response
 from eventmill.query import funnel, paths, retention, sessions, timeline, trends
 from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store, TooManyRows
+from eventmill.query.cache import AnswerCache, Kept, Key, key_of
 from eventmill.query.lanes import FairPool
 from eventmill.query.live import LiveTail
 from eventmill.query.project import ProjectStore, lake_of
 from eventmill.query.relative import absolute
 from eventmill.query.render import Answer, iso
 from eventmill.query.routing import Route, route
-from eventmill.query.scan import Question
+from eventmill.query.scan import Plan, Question
 from eventmill.query.select import Selects
+from eventmill.query.versions import LakeVersion, version_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +53,16 @@ _ALL: Final = ", ".join((*KINDS, SQL))
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A checked question; ``run`` answers it."""
+    """A checked question; ``run`` answers it. ``estimate`` raises ``QueryError`` when it would cost too much; ``key`` is what
+    its answer depends on now, null where that cannot be told."""
 
     stores: list[str]
     boundary: str | None
-    estimate: Estimate
+    estimate: Callable[[], Estimate]
     sql: str
     parameters: dict[str, Any]
     run: Callable[[], tuple[pa.Table, dict[str, Any]]]
+    key: Callable[[], Key | None] = lambda: None
 
 
 class QueryService:
@@ -78,9 +82,12 @@ class QueryService:
         window_ms: int,
         watermark: Callable[[], int | None] = lambda: None,
         lake_size: Callable[[], dict[str, int] | None] = lambda: None,
+        lake_version: LakeVersion = lambda _, __, ___: None,
         clock: Callable[[], int] = now_ms,
         pool: FairPool | None = None,
         caller: str | None = None,
+        project: str | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         # chdb reads a lake only below the working directory, which it looks up at every query.
         os.chdir("/")
@@ -88,10 +95,13 @@ class QueryService:
         self._lake_source = lake_source
         self.config = config
         self._caller = caller
+        self._project = project
+        self.cache = AnswerCache(config.cache_bytes_max) if cache is None else cache
         self._slow_s = parse_duration_ms(config.slow) / 1_000
         self._window_ms = window_ms
         self._watermark = watermark
         self._lake_size = lake_size
+        self._lake_version = lake_version
         self._clock = clock
         self._pool = pool or FairPool(config.concurrency_max)
         self._lane = self._pool.lane(config.concurrency_max)
@@ -103,14 +113,15 @@ class QueryService:
     def narrowed(self, config: QueryConfig, *, project: str | None, caller: str) -> QueryService:
         """The same stores and threads for one caller: other limits, a lane of its own, one project's events (null: all).
 
-        Nothing else is shared, so what this one remembers of its answers is never seen by another.
+        The cache is shared, too; a project's answers are kept under its name, and no other sees them.
         """
         store, source = self._store, self._lake_source
         if project is not None:
             store, source = ProjectStore(store, project), lake_of(project, source)
         made = QueryService(
             store, source, config, window_ms=self._window_ms, watermark=self._watermark, lake_size=self._lake_size,
-            clock=self._clock, pool=self._pool, caller=caller,
+            lake_version=self._lake_version, clock=self._clock, pool=self._pool, caller=caller, project=project,
+            cache=self.cache,
         )  # fmt: skip
         made._selects = Selects(made._asker, self._lake_source, self._selects.shown)
         return made
@@ -196,15 +207,28 @@ class QueryService:
         """The same as a table. Raises ``QueryError``, ``StoreError``."""
         started = time.monotonic()
         ready = self._prepare(kind, body)
-        table, facts = ready.run()
+        key = ready.key()
+        kept = None if key is None else self.cache.find(key)
+        cached = kept is not None
+        if kept is None:
+            kept = self._asked(ready, key)
         meta = {
             "stores": ready.stores,
             "boundary": ready.boundary,
-            "estimated_rows": sum(ready.estimate.values()),
+            "estimated_rows": kept.meta["estimated_rows"],
             "elapsed_ms": round((time.monotonic() - started) * 1_000, 3),
-            "cached": False,
+            "cached": cached,
         }
-        return Answer(table, meta | facts)
+        return Answer(kept.table, meta | kept.meta)
+
+    def _asked(self, ready: _Ready, key: Key | None) -> Kept:
+        """The stores' answer; kept when nothing that it depends on has changed while they were asked."""
+        rows = sum(ready.estimate().values())
+        table, facts = ready.run()
+        answer = Kept(table, facts | {"estimated_rows": rows})
+        if key is not None and ready.key() == key:
+            self.cache.keep(key, answer)
+        return answer
 
     def explain(self, kind: str, body: Any) -> dict[str, Any]:
         """How a question would be answered: ``stores``, ``boundary``, ``tables`` (each with the rows that would be read and
@@ -212,7 +236,7 @@ class QueryService:
         ready = self._prepare(kind, body)
         tables = [
             {"table": table, "rows": rows, "bytes": round(rows * self._row_bytes(table))}
-            for table, rows in ready.estimate.items()
+            for table, rows in ready.estimate().items()
         ]
         return {
             "stores": ready.stores,
@@ -231,10 +255,10 @@ class QueryService:
     def _prepare(self, kind: str, body: Any) -> _Ready:
         if kind == SQL:
             query = self._selects.check(body)
-            estimate = self._selects.estimate(query)
             return _Ready(
-                query.stores, None, estimate, query.text, query.parameters, lambda: (self._selects.answer(query), {})
-            )
+                query.stores, None, lambda: self._selects.estimate(query), query.text, query.parameters,
+                lambda: (self._selects.answer(query), {}),
+            )  # fmt: skip
         question = self._question(kind, body)
         source = self._lake_source()
         way = self._route(question, source)
@@ -243,9 +267,17 @@ class QueryService:
         # Where the lake's files lie is nobody's business.
         shown = plan.sql if source is None else plan.sql.replace(source, LAKE)
         return _Ready(
-            way.stores, boundary, self._asker.estimate(plan), shown, plan.parameters,
+            way.stores, boundary, lambda: self._asker.estimate(plan), shown, plan.parameters,
             lambda: question.answer(self._asker.answer(plan)),
+            lambda: self._key(kind, question, source, way, plan, shown),
         )  # fmt: skip
+
+    def _key(self, kind: str, question: Question, source: str | None, way: Route, plan: Plan, shown: str) -> Key | None:
+        """All that an answer depends on; who has other limits may be refused what another is told."""
+        version = version_of(self._store, self._lake_version, source, way, plan)
+        if version is None:
+            return None
+        return key_of(self._project, kind, question, shown, sorted(plan.parameters.items()), version, self.config)
 
     def _route(self, question: Question, source: str | None) -> Route:
         return route(

@@ -41,7 +41,7 @@ _HINT: Final = (
 #: that rank, for values below 1 within one and a half (ClickHouse rounds their bins towards zero).
 ACCURACY: Final = 0.005
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-_OF_VALUES: Final = ("sum", "avg", "min", "max", *_QUANTILES)
+OF_VALUES: Final = ("sum", "avg", "min", "max", *_QUANTILES)
 _KEYS: Final = ("event", "from", "to", "interval", "measure", "breakdown", "filters", "limit", "compare", "cumulative")
 #: The column of the period before, and of the asked one.
 _PERIODS: Final = {1: "previous", 0: "value"}
@@ -245,7 +245,7 @@ def _measure(given: Any) -> Measure:
         if given in plain:
             return Measure(given)
         function, colon, name = given.partition(":")
-        if colon and function in _OF_VALUES:
+        if colon and function in OF_VALUES:
             of = parse_field(name, "measure")
             if not of.path and of.name not in NUMBER_COLUMNS:
                 paths = " or ".join(f"{column}.…" for column in JSON_COLUMNS)
@@ -256,7 +256,7 @@ def _measure(given: Any) -> Measure:
     shown = str(given)[:100]
     raise QueryError(
         f"measure is {shown!r}; it is one of {', '.join(plain)}, "
-        f"or {', '.join(_OF_VALUES)} of a number, like sum:properties.price"
+        f"or {', '.join(OF_VALUES)} of a number, like sum:properties.price"
     )
 
 

@@ -13,7 +13,7 @@ from eventmill.core.errors import EventmillError, QueryError
 from eventmill.core.schema import Reason
 from eventmill.net.grants import CALLER
 from eventmill.net.messages import Request, Response
-from eventmill.observe.pipeline import SAMPLES_MAX
+from eventmill.observe.pipeline import HOURS, HOURS_MAX, SAMPLES, SAMPLES_MAX
 from eventmill.query.live import PATH as LIVE
 from eventmill.query.saved import SavedQuestions
 from eventmill.query.saved_api import PREFIX as SAVED
@@ -23,11 +23,9 @@ from eventmill.serve.forgetting import asked, forget_running
 from eventmill.serve.upkeep import planned
 
 _TRACE: Final = "/v1/trace/"
-#: Of all but what is saved.
-_METHODS: Final = ("GET", "HEAD", "POST")
-_HOURS: Final = 48
-_HOURS_MAX: Final = 24 * 90
-_SAMPLES: Final = 20
+#: What is told, and what is done.
+_TOLD: Final = frozenset(["/v1/status", "/v1/audit", "/v1/pipeline", "/v1/dead", "/v1/summary"])
+_DONE: Final = frozenset(["/v1/replay", "/v1/flush", "/v1/judge", "/v1/forget", "/v1/compact"])
 
 
 class EngineApi:
@@ -50,10 +48,11 @@ class EngineApi:
             return await query.handle(request)
         if request.path == SAVED or request.path.startswith(f"{SAVED}/"):
             return await self._saved.handle(request, query, None if grant is None else grant.project)
-        if request.method not in _METHODS:
-            return Response.error(405, f"{request.path[:100]} takes GET or POST", {"Allow": ", ".join(_METHODS)})
         if request.path == LIVE:
             return await query.live.handle(request)
+        refusal = _wrong_method(request)
+        if refusal is not None:
+            return refusal
         try:
             if request.path.startswith(_TRACE):
                 text = unquote(request.path.removeprefix(_TRACE))
@@ -70,23 +69,23 @@ class EngineApi:
                 limit, reason = _letters(request)
                 project = None if grant is None else grant.project
                 return Response.json(200, await asyncio.to_thread(self._engine.dead_letters, limit, reason, project))
-            if request.path == "/v1/replay" and request.method == "POST":
+            if request.path == "/v1/replay":
                 return Response.json(200, await asyncio.to_thread(self._engine.replay, _reasons(request.body)))
-            if request.path == "/v1/flush" and request.method == "POST":
+            if request.path == "/v1/flush":
                 return Response.json(200, {"stored": await asyncio.to_thread(self._engine.flush)})
-            if request.path == "/v1/judge" and request.method == "POST":
+            if request.path == "/v1/judge":
                 verdicts = await asyncio.to_thread(self._engine.judge, Path(request.query.get("truth", "")))
                 return Response.json(200, {store: verdict.as_dict() for store, verdict in verdicts.items()})
             if request.path == "/v1/summary":
                 return Response.json(200, await asyncio.to_thread(self._engine.summary))
-            if request.path == "/v1/forget" and request.method == "POST":
+            if request.path == "/v1/forget":
                 wanted, dry_run = asked(request.body)
                 receipt = await asyncio.to_thread(forget_running, self._engine, wanted, dry_run=dry_run)
                 return Response.json(200, receipt)
-            if request.path == "/v1/compact" and request.method == "POST" and request.query.get("dry_run"):
+            if request.path == "/v1/compact" and request.query.get("dry_run"):
                 planning = asyncio.to_thread(planned, self._engine.stores.lake, self._engine.config)
                 return Response.json(200, await planning)
-            if request.path == "/v1/compact" and request.method == "POST":
+            if request.path == "/v1/compact":
                 return Response.json(200, await asyncio.to_thread(self._engine.compact))
         except QueryError as error:
             return Response.error(400, str(error))
@@ -97,13 +96,23 @@ class EngineApi:
         )
 
 
+def _wrong_method(request: Request) -> Response | None:
+    """405 for a known path that takes another method."""
+    if request.path in _DONE and request.method != "POST":
+        return Response.error(405, f"{request.path} takes POST", {"Allow": "POST, OPTIONS"})
+    is_told = request.path in _TOLD or request.path.startswith(_TRACE)
+    if is_told and request.method not in ("GET", "HEAD"):
+        return Response.error(405, f"ask for {request.path[:100]} by GET", {"Allow": "GET, HEAD, OPTIONS"})
+    return None
+
+
 def _hours(request: Request) -> int:
-    return _number(request, "hours", _HOURS, _HOURS_MAX)
+    return _number(request, "hours", HOURS, HOURS_MAX)
 
 
 def _letters(request: Request) -> tuple[int, Reason | None]:
     reason = request.query.get("reason")
-    return _number(request, "limit", _SAMPLES, SAMPLES_MAX), None if not reason else _reason(reason)
+    return _number(request, "limit", SAMPLES, SAMPLES_MAX), None if not reason else _reason(reason)
 
 
 def _reasons(body: bytes) -> frozenset[str]:

@@ -34,8 +34,10 @@ from eventmill.process.replay import Rules, Wanted, replay_dead
 from eventmill.process.rescue import Rescue
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
+from eventmill.query.cache import AnswerCache
 from eventmill.query.callers import Callers
 from eventmill.query.service import QueryService
+from eventmill.serve import caching
 from eventmill.serve.dimensions import Counted
 from eventmill.serve.engine_log import open_log
 from eventmill.serve.forgetting import resume_running
@@ -161,6 +163,8 @@ class Engine:
             window_ms=parse_duration_ms(config.realtime.window),
             watermark=self.stores.lake.watermark,
             lake_size=self.stores.lake.size,
+            lake_version=self.stores.lake.version,
+            cache=AnswerCache(config.query.cache_bytes_max, caching.Counted()),
         )
         self.callers = Callers(self.query, parse(config.access.keys))
         self._workers = [

@@ -19,6 +19,8 @@ from eventmill.net.keys import WriteKeys
 from eventmill.net.messages import Handler, Request, Response
 from eventmill.net.server import HttpServer, reuse_port_socket
 from eventmill.observe import metrics
+from eventmill.openapi.document import PATH as DESCRIPTION
+from eventmill.openapi.document import Description
 from eventmill.process.dimensions.source import open_dimensions
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
@@ -100,6 +102,7 @@ class _Pages:
         self._api = api
         self._access = access
         self._dashboard = Dashboard() if api is not None else None
+        self._description = Description()
         self.ready = False
 
     async def handle(self, request: Request) -> Response:
@@ -112,6 +115,8 @@ class _Pages:
                 return Response.json(503, {"ready": False, "reason": "this process is stopping"}, {"Retry-After": "1"})
             return Response.json(200, {"status": "ok"} if request.path == "/healthz" else {"ready": True})
         if self._api is not None and self._dashboard is not None:
+            if request.path == DESCRIPTION:
+                return self._description.answer(request)
             if self._dashboard.answers(request.path):
                 return self._dashboard.answer(request)
             return self._access.refuse(request) or await self._api(self._access.identified(request))
