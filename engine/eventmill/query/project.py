@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from eventmill.core.typed import Typed
 from eventmill.query.asker import LAKE, Store
 from eventmill.query.sql import DATABASE, TABLES
 
@@ -69,6 +70,11 @@ class ProjectStore:
     def command(self, statement: str) -> None:
         """See ``Store``."""
         self._store.command(statement)
+
+    @property
+    def typed(self) -> Typed:
+        """See ``Store``."""
+        return self._store.typed
 
     def stored_through(self) -> int:
         """See ``Store``."""

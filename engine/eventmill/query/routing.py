@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from eventmill.core.typed import NOTHING, Typed
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -17,12 +19,13 @@ class Span:
 class Route:
     """Each bucket has one store: those before ``boundary`` the lake, the others the real-time store.
 
-    ``boundary`` is null when there is no lake to draw one.
+    ``boundary`` is null when there is no lake to draw one. ``typed``: the properties that have columns in the real-time store.
     """
 
     lake: Span | None
     realtime: Span | None
     boundary: int | None
+    typed: Typed = NOTHING
 
     @property
     def stores(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 import pyarrow as pa
 
+from eventmill.core.typed import NOTHING
 from eventmill.kernels.partition import OVERFLOW
 from eventmill.query.fields import Field, Parameters
 from eventmill.query.routing import Route, Span
@@ -87,6 +88,7 @@ class Scan:
         ):
             if source is None or span is None:
                 continue
+            self.parameters.typed = NOTHING if name == "lake" else self._way.typed
             columns, conditions = build(self.parameters)
             where = [*self._where(span, lake=name == "lake"), *(each for each in conditions if each != "1")]
             leg = f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(where)}{end}"

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -280,7 +280,7 @@ class QueryService:
         return key_of(self._project, kind, question, shown, sorted(plan.parameters.items()), version, self.config)
 
     def _route(self, question: Question, source: str | None) -> Route:
-        return route(
+        found = route(
             question.span,
             question.bucket_ms,
             lake_exists=source is not None,
@@ -288,6 +288,7 @@ class QueryService:
             now=self._clock(),
             window_ms=self._window_ms,
         )
+        return replace(found, typed=self._store.typed)
 
     def close(self) -> None:
         """Wait for running queries and stop."""

@@ -269,6 +269,7 @@ def _partial_queries(query: Trends, way: Route, lake_source: str | None, paramet
         if query.rolls_up:
             found["events_1m"] = _rolled_up(query, way.realtime, parameters)
         else:
+            parameters.typed = way.typed
             found["events"] = _raw(query, EVENTS, way.realtime, parameters)
     return found
 

@@ -164,7 +164,8 @@ class Engine:
             watermark=self.stores.lake.watermark,
             lake_size=self.stores.lake.size,
             lake_version=self.stores.lake.version,
-            cache=AnswerCache(config.query.cache_bytes_max, caching.Counted()),
+            # The versions of what is on the other servers of a cluster are not seen from one of them.
+            cache=AnswerCache(0 if config.realtime.cluster else config.query.cache_bytes_max, caching.Counted()),
         )
         self.callers = Callers(self.query, parse(config.access.keys))
         self._workers = [
