@@ -10,8 +10,10 @@ from faults.adversary import adversarial_ids
 from faults.clocks import wrong_clocks
 from faults.dimensions import SpreadWithRedis, break_redis
 from faults.poison import poison
+from faults.registry import SpreadWithRegistry, break_registry
 from faults.rows import damage, drain, kill_at_failpoint, kill_processor
 from faults.scene import Row, Scene
+from faults.sinks import kill_sink
 from faults.spread import PARTITIONS, PREFIX, Spread
 from testbed.faults import Api, Conditions, Fault
 from testbed.kafka import Node
@@ -201,6 +203,16 @@ BROKERS: Final[tuple[Row, ...]] = (
         small=0,
         seconds=60,
     ),
+    _on(
+        12,
+        "the schema registry never reached, killed, hanging",
+        break_registry,
+        build=SpreadWithRegistry,
+        runs=10,
+        small=0,
+        seconds=60,
+    ),
+    _on(13, "kill -9 of the sink within a ClickHouse insert", kill_sink, runs=50, small=0),
     _on(18, "wrong clocks, events days late and from the future", wrong_clocks, runs=5, small=0),
     _on(19, "poison: bodies and events that nobody should send", poison, runs=20, small=0),
     _on(22, "ids chosen to meet in filter and hash tables", adversarial_ids, runs=20, small=0, seconds=60),

@@ -100,6 +100,15 @@ TRENDS_BY = bodies(
     {"interval": st.just("day"), "measure": st.sampled_from(MEASURES[:4]), "breakdown": BREAKDOWNS},
     {"event": EVENTS, "filters": FEW_FILTERS, "limit": LIMIT, "compare": COMPARE, "cumulative": st.booleans()},
 )
+#: What roll-ups have; most lie on whole hours.
+ROLLED = bodies(
+    {"interval": st.sampled_from(["hour", "day"]), "measure": st.sampled_from(MEASURES[:4])},
+    {
+        "event": EVENTS, "breakdown": st.sampled_from([None, "platform", "event"]), "compare": COMPARE,
+        "filters": st.none() | st.just([{"field": "platform", "op": "eq", "value": "ios"}]),
+        "cumulative": st.booleans(), "limit": LIMIT,
+    },
+)  # fmt: skip
 FUNNELS = bodies(
     {"steps": st.lists(selections(needed=True), min_size=2, max_size=5), "window": st.sampled_from(sorted(WINDOWS))},
     {"measure": WHO, "breakdown": BREAKDOWN, "filters": FEW_FILTERS, "limit": LIMIT},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from query_questions import (
     NOW,
     PATHS,
     RETENTIONS,
+    ROLLED,
     SESSIONS,
     TIMELINES,
     TRENDS,
@@ -37,6 +39,7 @@ from eventmill.core.config import QueryConfig
 from eventmill.core.schema import EVENT
 from eventmill.lake.table import Lake
 from eventmill.query.service import QueryService
+from eventmill.sinks.realtime.lake_rollups import LakeRollUps
 from eventmill.sinks.realtime.store import RealtimeStore
 from realtime_events import DAY_MS, TYPED, events
 
@@ -46,6 +49,7 @@ FIRST = BOUNDARY // DAY_MS * DAY_MS
 QUESTIONS = st.one_of(
     st.tuples(st.just("trends"), TRENDS),
     st.tuples(st.just("trends"), TRENDS_BY),
+    st.tuples(st.just("trends"), ROLLED),
     st.tuples(st.just("funnel"), FUNNELS),
     st.tuples(st.just("retention"), RETENTIONS),
     st.tuples(st.just("sessions"), SESSIONS),
@@ -77,10 +81,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[QueryServi
         store.declare(TYPED)
         store.insert(joined(between(truth, FIRST, 1 << 60), between(rubbish, 0, FIRST)), "token")
         in_lake = joined(between(truth, 0, BOUNDARY), between(rubbish, BOUNDARY, 1 << 60))
-        lake.append(in_lake.select(EVENT.names), group="lake", ranges={0: (0, 1)})
+        rows, middle = in_lake.select(EVENT.names), in_lake.num_rows // 2
+        lake.append(rows.slice(0, middle), group="lake", ranges={0: (0, 1)})
+        lake.append(rows.slice(middle), group="lake", ranges={0: (1, 2)})
+        rolled = LakeRollUps(store)
+        source = lake.source_sql()
+        assert source is not None
+        files = lake.files_of(source)
+        assert files is not None
+        assert len(files) > 12
+        # Some of the files, as if a compaction had written them and the others were new.
+        half = [replace(file, compacted=True) for number, file in enumerate(files) if number % 3]
+        assert rolled.keep_up(source, half) == len(half)
         service = QueryService(
-            store, lake.source_sql, QueryConfig(), window_ms=WINDOW_MS, watermark=lambda: NOW, clock=lambda: NOW
-        )
+            store, lake.source_sql, QueryConfig(), window_ms=WINDOW_MS, watermark=lambda: NOW, clock=lambda: NOW,
+            files_of=lake.files_of, is_rolled_up=rolled.has,
+        )  # fmt: skip
         yield service, Duck(rows_of(truth))
         service.close()
         store.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import orjson
 import pytest
+from tests.needs import had
 
 from eventmill.core.config import SchemasConfig
 from eventmill.core.errors import SchemaError
 from eventmill.process.schemas.sources import FolderSource, RegistrySource
-from registry_server import registry_or_skip
 from serving import eventmill, eventually
+from testbed.registry import Registry
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
@@ -40,10 +41,10 @@ def ids(server, condition="1"):
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    registry = registry_or_skip(tmp_path_factory.mktemp("registry"))
-    yield registry
-    registry.stop()
+def registry():
+    server = had(lambda: Registry().__enter__())
+    yield server
+    server.close()
 
 
 def test_a_folder_of_schemas_changes_beside_the_running_service(serve, tmp_path):
@@ -145,6 +146,8 @@ def test_while_the_registry_is_down_events_are_accepted_and_flagged_and_judged_w
     server = serve(EVENTMILL_SCHEMAS__REGISTRY=registry.url, EVENTMILL_SCHEMAS__REFRESH_INTERVAL="100ms")
     send(server, event(1, 1), event(2, "x"))
     assert ids(server, "bitAnd(flags, 1024) != 0") == ["m1", "m2"]
+    for begin in (10_000, 12_000, 14_000, 16_000):  # more than one statement could name one by one
+        send(server, *(event(number, 1) for number in range(begin, begin + 2_000)))
     assert b"eventmill_schemas_reached" in server.request("GET", "/metrics")[1]
     registry.start()
     RegistrySource(SchemasConfig(registry=registry.url)).publish("purchase", schema())

@@ -20,7 +20,7 @@ from eventmill.core.config import load
 from eventmill.core.errors import ConfigError, FrameError, LogUnavailable, StateError
 from eventmill.core.log import Count, Frame, Intent
 from eventmill.core.schema import SCHEMAS, Hop, Topic
-from eventmill.log.kafka import topics
+from eventmill.log.kafka import clients, feed, topics
 from eventmill.log.kafka.clients import common
 from eventmill.log.kafka.log import KafkaLog
 from faults.role import Role
@@ -101,6 +101,14 @@ def test_waiting_sees_all_partitions_and_lingers_for_more(log):
     late.join()
     assert payloads(log.read(Topic.RAW, 2, 0, events_max=1)) == [b"later"]
     assert payloads(log.read(Topic.RAW, 1, 0, events_max=1)) == [b"first"]
+
+
+def test_small_frames_that_lie_there_are_taken_together_without_lingering(log):
+    """As the rescue lane takes suspects: one frame a step would be too slow for it."""
+    written = [b"%d" % number for number in range(40)]
+    put(log, *written, topic=Topic.SUSPECTS)
+    assert log.wait(Topic.SUSPECTS, {0: 0}, WAIT_S, events_max=len(written))
+    assert payloads(log.read(Topic.SUSPECTS, 0, 0, events_max=len(written))) == written
 
 
 def test_a_transaction_is_visible_whole_or_not_at_all(log):
@@ -224,12 +232,32 @@ def test_pressure_names_the_setting(config, open_log, kafka):
         assert again.pressure() is None
 
 
-def test_what_is_not_in_the_log_is_an_alarm(log, kafka, config):
+def test_what_is_not_in_the_log_is_an_alarm(log, kafka, config, monkeypatch):
+    monkeypatch.setattr(clients, "REQUEST_S", 1.0)
     with pytest.raises(StateError, match="no longer holds offset 99"):
         log.read(Topic.RAW, 0, 99, events_max=1, to_offset=100)
     foreign(kafka, f"{config.log.prefix}.enriched", b"{}")
     with pytest.raises(FrameError, match="only raw takes the messages of others"):
         log.read(Topic.ENRICHED, 1, 0, events_max=1, to_offset=1)
+
+
+def test_a_broker_that_lags_behind_is_no_alarm(log, monkeypatch):
+    """It says that an offset is out of range; who leads by now has it. Here the offset is written in between."""
+    put(log, b"a")  # and the mark of its transaction
+    said = threading.Event()
+    checked = clients.outside
+
+    def outside(*arguments):
+        said.set()
+        checked(*arguments)
+
+    monkeypatch.setattr(feed, "outside", outside)
+    later = threading.Thread(target=lambda: said.wait(WAIT_S) and put(log, b"b", b"c"))
+    later.start()
+    with pytest.raises(LogUnavailable, match="lags behind"):
+        log.read(Topic.RAW, 0, 3, events_max=1, to_offset=4)
+    later.join()
+    assert payloads(log.read(Topic.RAW, 0, 3, events_max=1, to_offset=4)) == [b"c"]
 
 
 def foreign(kafka, topic, *values, partition=1):

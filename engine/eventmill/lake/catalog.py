@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+from sqlalchemy import select
 from sqlalchemy.engine import URL
 
 from eventmill.core.config import LakeConfig
@@ -56,3 +57,17 @@ def open_catalog(folder: Path, settings: LakeConfig, storage: Storage) -> Catalo
             f"the lake's catalog {shown} cannot be opened ({type(error).__name__}); check lake.catalog, and that it runs"
         ) from error
     raise ConfigError(f"lake.catalog = {shown!r} is neither postgresql://USER:PASSWORD@HOST/DATABASE nor http(s)://…")
+
+
+def newest_metadata(catalog: Catalog, name: tuple[str, str]) -> str | None:
+    """Where a table's newest metadata lies, when the catalog tells that for less than the metadata itself; else null."""
+    if not isinstance(catalog, SqlCatalog):
+        return None
+    wanted = select(IcebergTables.metadata_location).where(
+        IcebergTables.catalog_name == catalog.name,
+        IcebergTables.table_namespace == name[0],
+        IcebergTables.table_name == name[1],
+    )
+    with catalog.engine.connect() as connection:
+        found: str | None = connection.execute(wanted).scalar()
+    return found

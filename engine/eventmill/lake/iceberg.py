@@ -25,10 +25,11 @@ from pyiceberg.types import DateType, FixedType, IntegerType, LongType, NestedFi
 
 from eventmill.core.config import LakeConfig
 from eventmill.core.errors import EventmillError, StateError, StoreError, StoreUnavailable
+from eventmill.core.lakefile import LakeFile
 from eventmill.core.schema import EVENT, TIME, WORD
 from eventmill.kernels.partition import OVERFLOW, Names
 from eventmill.lake import offsets
-from eventmill.lake.catalog import open_catalog, open_storage
+from eventmill.lake.catalog import newest_metadata, open_catalog, open_storage
 from eventmill.lake.storage import Storage
 
 NAME: Final = ("eventmill", "events")
@@ -40,6 +41,8 @@ REMOVED: Final = "eventmill.removed"
 FORGOTTEN: Final = "eventmill.forgotten"
 _COUNTED_HOURS_MAX: Final = 10_000
 _ATTEMPTS: Final = 100
+#: Snapshots whose files are remembered: that of a question must still be known when it has been planned.
+_VIEWS_MAX: Final = 8
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
 #: What Iceberg has no type for.
 _STORED: Final = {TIME: _MICROSECONDS, WORD: pa.string()}
@@ -161,6 +164,9 @@ class LakeTable:
         self.committing = threading.Lock()
         self._names: Names | None = None
         self._in_flight: list[set[str]] = []
+        self._seen: Table | None = None
+        self._manifests: dict[str, list[LiveFile]] = {}
+        self._files: dict[str, tuple[LakeFile, ...]] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.storage = open_storage(self.folder, self._settings)
@@ -214,6 +220,17 @@ class LakeTable:
         except Exception as error:
             raise self._failure(f"the lake in {self.folder} does not read", error) from error
 
+    def view(self) -> Table:
+        """The same for those who only look: one object for all of them, made anew when there is something new."""
+        try:
+            newest = newest_metadata(self._catalog, NAME)
+        except Exception as error:
+            raise self._failure(f"the lake in {self.folder} does not read", error) from error
+        seen = self._seen
+        if seen is None or newest is None or seen.metadata_location != newest:
+            self._seen = seen = self.load()
+        return seen
+
     def _failure(self, what: str, error: BaseException) -> StoreError:
         """Waiting may help where the files or the catalog are on another machine."""
         failure = self.storage.failure(what, error)
@@ -238,11 +255,11 @@ class LakeTable:
         Everything that the log holds before the committed offset is in the lake; an event received earlier can still be
         on its way, by as much as ingest's and processing's batches last.
         """
-        return offsets.received_through(self.load().current_snapshot())
+        return offsets.received_through(self.view().current_snapshot())
 
     def size(self) -> dict[str, int] | None:
         """Files, bytes, rows and snapshots as the newest snapshot sums them up; ``None`` before the first one."""
-        table = self.load()
+        table = self.view()
         snapshot = table.current_snapshot()
         if snapshot is None or snapshot.summary is None:
             return None
@@ -261,10 +278,33 @@ class LakeTable:
         It names one metadata file, so it reads one snapshot whatever is committed meanwhile, and never a file that a
         commit which failed has left. It stays readable until that snapshot expires.
         """
-        table = self.load()
-        if table.current_snapshot() is None:
-            return None
+        table = self.view()
+        return None if table.current_snapshot() is None else self._source_of(table)
+
+    def _source_of(self, table: Table) -> str:
         return self.storage.source_sql(self.local(table.metadata_location))
+
+    def files_of(self, source: str) -> tuple[LakeFile, ...] | None:
+        """The data files that such an expression reads; null when it is none of the newest few."""
+        with self._lock:
+            found = self._files.get(source)
+        if found is not None:
+            return found
+        table = self.view()
+        if table.current_snapshot() is None or self._source_of(table) != source:
+            return None
+        found = tuple(
+            LakeFile(
+                Path(file.path).name, file.date, file.group, file.rows, int(file.data_file.file_size_in_bytes),
+                file.start_ms, file.end_ms, not file.appended,
+            )
+            for file in self.live_files(table)
+        )  # fmt: skip
+        with self._lock:
+            self._files[source] = found
+            while len(self._files) > _VIEWS_MAX:
+                self._files.pop(next(iter(self._files)))
+        return found
 
     def live_files(self, table: Table | None = None) -> list[LiveFile]:
         """The current snapshot's data files, oldest first."""
@@ -272,12 +312,20 @@ class LakeTable:
         snapshot = view.current_snapshot()
         if snapshot is None:
             return []
-        found = [
-            self._live_file(entry)
-            for manifest in snapshot.manifests(view.io)
-            for entry in manifest.fetch_manifest_entry(view.io, discard_deleted=True)
-        ]
-        return sorted(found, key=lambda file: (file.sequence, file.location))
+        manifests = snapshot.manifests(view.io)
+        with self._lock:
+            known = {each.manifest_path: self._manifests.get(each.manifest_path) for each in manifests}
+        # A manifest never changes, and an append adds one; to read them all again would take a second for a thousand files.
+        for each in manifests:
+            if known[each.manifest_path] is None:
+                entries = each.fetch_manifest_entry(view.io, discard_deleted=True)
+                known[each.manifest_path] = [self._live_file(entry) for entry in entries]
+        read = {path: files for path, files in known.items() if files is not None}
+        with self._lock:
+            self._manifests = read
+        return sorted(
+            (file for files in read.values() for file in files), key=lambda file: (file.sequence, file.location)
+        )
 
     def _live_file(self, entry: Any) -> LiveFile:
         file = entry.data_file

@@ -169,9 +169,18 @@ class PartitionState:
         self.events_since_snapshot = 0
         return Snapshot(self.position, {stage.name: stage.snapshot() for stage in self._stateful()})
 
-    def save(self, snapshot: Snapshot, *, durable: bool = True) -> int:
-        """Write it; gives the offset of the oldest snapshot that is kept. ``sync`` is due unless ``durable``."""
-        return self._checkpoints.save(snapshot, durable=durable)
+    def save(self, snapshot: Snapshot, *, durable: bool = True) -> int | None:
+        """Write it; gives the offset of the oldest snapshot that is kept. ``sync`` is due unless ``durable``.
+
+        None when it cannot be written now: nothing is lost by that, the next fold only takes longer.
+        """
+        try:
+            return self._checkpoints.save(snapshot, durable=durable)
+        except OSError as error:
+            logger.warning(
+                "no snapshot was written, those before it are kept; the next one comes in its time: %s", error
+            )
+            return None
 
     def sync(self, snapshot: Snapshot) -> None:
         """Make a snapshot durable that was not written so."""

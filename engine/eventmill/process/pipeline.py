@@ -127,6 +127,8 @@ class Processor:
 
     def _save(self, snapshot: Snapshot) -> None:
         oldest = self._state.save(snapshot)
+        if oldest is None:
+            return
         with self._log.transaction() as transaction:
             transaction.commit_offset(groups.SNAPSHOT, Topic.RAW, PARTITION, oldest)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError, StoreError
 from eventmill.core.typed import Typed
-from eventmill.query.scan import Plan
+from eventmill.query.scan import EVENTS, Plan
 
 RESULT_BYTES_MAX: Final = 256_000_000
 OUT_OF_TIME: Final = 159
@@ -126,10 +126,9 @@ class Asker:
         found: Estimate = {}
         for part in plan.parts.values():
             found |= self.rows_read(part, plan.parameters)
-        raw = sum(found.values()) if plan.raw else 0
         if plan.lake_rows is not None:
-            found[LAKE] = self.count(*plan.lake_rows)
-        self.refuse(raw + found.get(LAKE, 0), plan.hint)
+            found[LAKE] = plan.lake_rows if isinstance(plan.lake_rows, int) else self.count(*plan.lake_rows)
+        self.refuse(found.get(EVENTS, 0) + found.get(LAKE, 0), plan.hint)
         return found
 
     def rows_read(self, text: str, parameters: dict[str, Any], *, theirs: bool = False) -> Estimate:

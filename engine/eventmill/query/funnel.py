@@ -8,8 +8,8 @@ serves two steps of a run.
 
 The time of a step is measured where somebody first completes it: from the newest completion of the step before it.
 
-All of it is window functions over the sorted events: they cost a sort however many events somebody has, where the
-functions on arrays cost the square of it.
+All of it is whole arrays, one of each for somebody's events in their order, which are gone through once for each step: the
+starts of runs only grow, so the newest of those before an event is the last one that is not zero.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from eventmill.query.body import (
     LIMIT_MAX,
     WHO,
     Selection,
+    digest,
     named,
     read_breakdown,
     read_choice,
@@ -48,12 +49,7 @@ _QUANTILES: Final = "0.5, 0.95"
 _MASK_BITS: Final = STEPS_MAX
 _STEP_BITS: Final = 4
 _AT: Final = f"bitShiftRight(key, {_MASK_BITS + _STEP_BITS})"
-#: A gap is at most the window.
-_GAP_BITS: Final = 40
-#: The hash sorts faster than the text; the text is there to be exact.
-_WHOSE: Final = "PARTITION BY hash, who ORDER BY key"
-#: Events of one key are numbered once, so that every step goes through them in the same order.
-_BEFORE: Final = f"WINDOW w AS ({_WHOSE}, place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+_KEY: Final = f"(at * {1 << _MASK_BITS + _STEP_BITS} + bitCount(bitXor(mask, mask - 1)) * {1 << _MASK_BITS} + mask)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +72,7 @@ class Funnel:
     def plan(self, way: Route, lake_source: str | None) -> Plan:
         """It gives ``step`` (from 1), with a breakdown ``breakdown`` and ``place``, ``reached``, and ``gaps`` in ms."""
         scan = Scan(way, lake_source, named(self.steps))
-        reached = self._reached(self._completed(scan.rows(self._build), scan.parameters))
-        partials = (
-            f"SELECT {self._group}, count() AS n, quantilesExactState({_QUANTILES})(gap) AS part FROM ({reached}) "
-        )
-        partials += f"GROUP BY {self._group}"
+        partials = self._counted(self._taken(scan.rows(self._build), scan.parameters))
         whole = f"sum(n) AS reached, quantilesExactMerge({_QUANTILES})(part) AS gaps"
         if self.breakdown is None:
             return scan.plan(f"SELECT step, {whole} FROM ({partials}) GROUP BY step ORDER BY step")
@@ -90,50 +82,55 @@ class Funnel:
             "ORDER BY first, step"
         )
 
-    @property
-    def _group(self) -> str:
-        return "step" if self.breakdown is None else "label, step"
-
     def _build(self, parameters: Parameters) -> tuple[list[str], list[str]]:
         who, known = WHO[self.measure]
         bits = " + ".join(f"{1 << i} * ({step.sql(parameters)})" for i, step in enumerate(self.steps))
         # A time above zero, so that zero can stand for none.
-        columns = [f"{who} AS who", f"{AT} + 1 AS at", f"toUInt16({bits}) AS mask", *labels(self.breakdown, parameters)]
+        columns = [f"{digest(who)} AS who", f"toInt64({AT} + 1) AS at", f"toUInt16({bits}) AS mask"]
+        columns += labels(self.breakdown, parameters)
         return columns, [known, *(each.sql(parameters) for each in self.filters)]
 
-    def _completed(self, rows: str, parameters: Parameters) -> str:
-        """Each event with, for each step k: ``s<k>``, the start of the run whose step k it completes (0: none), and
-        ``p<k>``, when the step before was completed last. ``key`` holds the event's time, first step and steps."""
+    def _taken(self, rows: str, parameters: Parameters) -> str:
+        """A row for each who took the first step: ``first<k>``, which of their events was the first to complete step k (0:
+        none), and ``gap<k>``, the time since step k - 1 was completed last before it."""
         window = parameters.bind(self.window_ms, "Int64")
-        given = "" if self.breakdown is None else ", given"
-        key = f"at * {1 << _MASK_BITS + _STEP_BITS} + bitCount(bitXor(mask, mask - 1)) * {1 << _MASK_BITS} + mask"
+        label = "" if self.breakdown is None else f"{first_label('at', 'bitTest(mask, 0)')} AS label, "
+        each = (
+            f"SELECT {label}arraySort(groupArray({_KEY})) AS keys FROM ({rows}) WHERE mask != 0 "
+            "GROUP BY who HAVING bitTest(groupBitOr(mask), 0)"
+        )
+        kept = "" if self.breakdown is None else "label, "
+        # Of each event: its time, and the start of the run whose step it completes (0: none).
         sql = (
-            f"SELECT *, row_number() OVER ({_WHOSE}) AS place, if(bitTest(key, 0), {_AT}, 0) AS s1, {_AT} AS p1 "
-            f"FROM (SELECT cityHash64(who) AS hash, who, {key} AS key{given} FROM ({rows}) WHERE mask != 0)"
+            f"SELECT {kept}keys, arrayMap(key -> {_AT}, keys) AS times, "
+            f"arrayMap(key -> if(bitTest(key, 0), {_AT}, 0), keys) AS starts FROM ({each})"
         )
         for k in range(2, len(self.steps) + 1):
+            kept += f"first{k - 1}, gap{k - 1}, " if k > 2 else ""
+            before = "arrayFill(start -> start != 0, arrayPushFront(arrayPopBack(starts), toInt64(0)))"
+            completes = f"bitTest(key, {k - 1}) AND before > 0 AND {_AT} - before <= {window}"
+            then = f"arrayMap((key, before) -> if({completes}, before, 0), keys, {before})"
+            done = "arrayMap((start, time) -> if(start > 0, time, 0), starts, times)"
             sql = (
-                f"SELECT *, if(bitTest(key, {k - 1}) AND b{k} > 0 AND {_AT} - b{k} <= {window}, b{k}, 0) AS s{k} FROM ("
-                f"SELECT *, max(s{k - 1}) OVER w AS b{k}, max(if(s{k - 1} > 0, {_AT}, 0)) OVER w AS p{k} "
-                f"FROM ({sql}) {_BEFORE})"
+                f"SELECT {kept}keys, times, {then} AS run, arrayFirstIndex(start -> start > 0, run) AS first{k}, "
+                f"if(first{k} > 0, times[first{k}] - arrayMax(arraySlice({done}, 1, first{k} - 1)), 0) AS gap{k} "
+                f"FROM ({sql})"
             )
+            sql = f"SELECT * EXCEPT (run), run AS starts FROM ({sql})"
         return sql
 
-    def _reached(self, completed: str) -> str:
-        """A row for each step that somebody has completed, with ``gap`` since the step before.
-
-        The first completion is the least key; of equal ones that with the longest gap, since the gaps get shorter.
-        """
-        label = "" if self.breakdown is None else f"{first_label(_AT, 's1 > 0')} AS label, "
-        firsts = ", ".join(
-            f"({k}, minIf(bitShiftLeft(toInt128(key), {_GAP_BITS}) - ({_AT} - p{k}), s{k} > 0), countIf(s{k} > 0) > 0)"
-            for k in range(1, len(self.steps) + 1)
-        )
-        taken = f"arrayFilter(x -> x.3, [{firsts}]) AS taken"
-        each = f"SELECT {label}{taken} FROM ({completed}) GROUP BY who HAVING notEmpty(taken)"
+    def _counted(self, taken: str) -> str:
+        """Per step (and label): ``n`` who took it, and ``part``, the quantiles of the gaps as a state."""
+        state = f"quantilesExactStateIf({_QUANTILES})"
+        steps = [f"(1, count(), {state}(toInt64(0), 0))"]
+        steps += [
+            f"({k}, countIf(first{k} > 0), {state}(toInt64(gap{k}), first{k} > 0))"
+            for k in range(2, len(self.steps) + 1)
+        ]
+        label, group = ("", "") if self.breakdown is None else ("label, ", " GROUP BY label")
         return (
-            f"SELECT {'' if self.breakdown is None else 'label, '}one.1 AS step, "
-            f"toInt64(bitAnd(-one.2, {(1 << _GAP_BITS) - 1})) AS gap FROM ({each}) ARRAY JOIN taken AS one"
+            f"SELECT {label}toUInt8(one.1) AS step, one.2 AS n, one.3 AS part "
+            f"FROM (SELECT {label}[{', '.join(steps)}] AS steps FROM ({taken}){group}) ARRAY JOIN steps AS one WHERE n > 0"
         )
 
     def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from eventmill.core.lake_rollups import LAKE_ROLL_UPS
+from eventmill.core.lakefile import LakeFile
 from eventmill.core.typed import Typed
 from eventmill.query.asker import LAKE, Store
 from eventmill.query.sql import DATABASE, TABLES
@@ -30,18 +32,32 @@ def condition(project: str) -> str:
 def filters(project: str) -> str:
     """The setting's value."""
     of_row = condition(project).replace("'", "\\'")
-    tables = (*(f"{DATABASE}.{table}" for table in TABLES), LAKE)
+    tables = (*(f"{DATABASE}.{table}" for table in TABLES), *(table.name for table in LAKE_ROLL_UPS), LAKE)
     return "{" + ", ".join(f"'{table}': '{of_row}'" for table in tables) + "}"
 
 
 def lake_of(project: str, source: Callable[[], str | None]) -> Callable[[], str | None]:
     """The lake's rows of the project as a FROM expression."""
+    begin, end = _around(project)
 
     def narrowed() -> str | None:
         whole = source()
-        return None if whole is None else f"(SELECT * FROM {whole} WHERE {condition(project)})"
+        return None if whole is None else f"{begin}{whole}{end}"
 
     return narrowed
+
+
+def files_of_project(
+    project: str, files_of: Callable[[str], tuple[LakeFile, ...] | None]
+) -> Callable[[str], tuple[LakeFile, ...] | None]:
+    """The files of such an expression: they hold rows of other projects, too."""
+    begin, end = _around(project)
+    return lambda narrowed: files_of(narrowed.removeprefix(begin).removesuffix(end))
+
+
+def _around(project: str) -> tuple[str, str]:
+    # The file's name is no column, so it has to be named.
+    return "(SELECT *, _file FROM ", f" WHERE {condition(project)})"
 
 
 class ProjectStore:

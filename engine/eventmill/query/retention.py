@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,6 +15,7 @@ from eventmill.query.body import (
     INTERVALS,
     WHO,
     Selection,
+    digest,
     named,
     read_choice,
     read_object,
@@ -33,6 +35,12 @@ UNITS: Final = {
     "day": f"intDiv({AT}, {DAY_MS})",
     "week": f"intDiv(intDiv({AT}, {DAY_MS}) + {_EPOCH_WEEKDAY}, 7)",
     "month": "toInt64(toYear(timestamp)) * 12 + toMonth(timestamp) - 1 - 1970 * 12",
+}
+#: The same by the date of the lake's partition.
+UNITS_OF_DATE: Final = {
+    "day": "toInt64(event_date)",
+    "week": f"intDiv(toInt64(event_date) + {_EPOCH_WEEKDAY}, 7)",
+    "month": "toInt64(toYear(event_date)) * 12 + toMonth(event_date) - 1 - 1970 * 12",
 }
 #: How somebody belongs to a cohort: ``first``, to that of their first such event; ``any``, to those of all.
 COHORTS: Final = ("first", "any")
@@ -68,27 +76,61 @@ class Retention:
         """
         scan = Scan(way, lake_source, named([self.first, self.returning]))
         words = range(-(-len(self.periods()) // _WORD))
-        bits = ", ".join(f"{_bits(w, kind)} AS {kind}_{w}" for w in words for kind in ("first", "again"))
-        each = f"SELECT {bits} FROM ({scan.rows(self._build)}) GROUP BY who"
+        kinds = ("first",) if self._same else ("first", "again")
+        bits = ", ".join(f"{self._bits(w, kind, len(words))} AS {kind}_{w}" for w in words for kind in kinds)
+        rows = scan.rows(lambda bind: self._build(bind, UNITS), by_date=lambda bind: self._build(bind, UNITS_OF_DATE))
+        each = f"SELECT {bits} FROM ({rows}) GROUP BY who"
+        cells = self._cells_of_one_word(each) if len(words) == 1 else self._cells_of_words(each, words)
+        return scan.plan(f"SELECT cohort, age, n FROM ({cells}) WHERE n > 0 ORDER BY cohort, age")
+
+    @property
+    def _same(self) -> bool:
+        """Whether what begins and what returns are the same events, so that one set of bits does for both."""
+        return self.first == self.returning
+
+    def _cells_of_one_word(self, each: str) -> str:
+        """For each cohort, how many have each of the bits after its own."""
+        again = "first_0" if self._same else "again_0"
+        cohorts = "bitCount(bitXor(first_0, first_0 - 1)) - 1"
+        if self.cohort == "any":
+            cohorts = "arrayJoin(bitPositionsToArray(first_0))"
+        counts = ", ".join(["count()", *(f"countIf(bitTest(later, {age}))" for age in range(1, len(self.periods())))])
+        return (
+            f"SELECT cohort, tupleElement(cell, 1) AS age, tupleElement(cell, 2) AS n FROM ("
+            f"SELECT cohort, [{counts}] AS counts FROM (SELECT toInt64({cohorts}) AS cohort, "
+            f"bitShiftRight({again}, cohort) AS later FROM ({each}) WHERE first_0 != 0) GROUP BY cohort) "
+            "ARRAY JOIN arrayMap((n, place) -> (toInt64(place - 1), n), counts, arrayEnumerate(counts)) AS cell"
+        )
+
+    def _cells_of_words(self, each: str, words: range) -> str:
+        """The same by arrays of the bits' places, which are several words."""
+        again = "first" if self._same else "again"
         starts, visits = (
-            f"arrayConcat({', '.join(_positions(f'{kind}_{w}', w) for w in words)})" for kind in ("first", "again")
+            f"arrayConcat({', '.join(_positions(f'{kind}_{w}', w) for w in words)})" for kind in ("first", again)
         )
         cohorts = "arraySlice(starts, 1, 1)" if self.cohort == "first" else "starts"
         ages = "arrayConcat([toInt64(0)], arrayFilter(x -> x > 0, arrayMap(x -> x - cohort, visits)))"
-        return scan.plan(
-            "SELECT cohort, age, count() AS n FROM ("
-            f"SELECT cohort, arrayJoin({ages}) AS age FROM (SELECT arrayJoin({cohorts}) AS cohort, visits FROM ("
-            f"SELECT {starts} AS starts, {visits} AS visits FROM ({each})))"
-            ") GROUP BY cohort, age ORDER BY cohort, age"
+        return (
+            f"SELECT cohort, arrayJoin({ages}) AS age, count() AS n FROM ("
+            f"SELECT arrayJoin({cohorts}) AS cohort, visits FROM (SELECT {starts} AS starts, {visits} AS visits FROM ({each}))"
+            ") GROUP BY cohort, age"
         )
 
-    def _build(self, parameters: Parameters) -> tuple[list[str], list[str]]:
+    def _build(self, parameters: Parameters, units: Mapping[str, str]) -> tuple[list[str], list[str]]:
         who, known = WHO[self.measure]
         first, again = self.first.sql(parameters), self.returning.sql(parameters)
-        period = f"toUInt16({UNITS[self.interval]} - {self.periods().start}) AS period"
-        columns = [f"{who} AS who", period, f"{first} AS is_first", f"{again} AS is_again"]
+        period = f"toUInt16({units[self.interval]} - {self.periods().start}) AS period"
+        columns = [f"{digest(who)} AS who", period]
+        columns += [] if self._same else [f"{first} AS is_first", f"{again} AS is_again"]
         either = "1" if "1" in (first, again) else f"({first} OR {again})"
         return columns, [known, either, *(each.sql(parameters) for each in self.filters)]
+
+    def _bits(self, word: int, kind: str, words: int) -> str:
+        """SQL for the periods ``word * _WORD`` and on in which somebody did one of the kind, as bits of a number."""
+        conditions = [] if self._same else [f"is_{kind}"]
+        conditions += [f"intDiv(period, {_WORD}) = {word}"] if words > 1 else []
+        bit = f"bitShiftLeft(toUInt64(1), period % {_WORD})" if words > 1 else "bitShiftLeft(toUInt64(1), period)"
+        return f"groupBitOrIf({bit}, {' AND '.join(conditions)})" if conditions else f"groupBitOr({bit})"
 
     def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
         """The grid, a row for each cell that lies within the span, empty ones included."""
@@ -107,12 +149,6 @@ class Retention:
             ),
         }
         return pa.table(columns), {}
-
-
-def _bits(word: int, kind: str) -> str:
-    """SQL for the periods ``word * _WORD`` and on in which somebody did one of the kind, as bits of a number."""
-    at = f"intDiv(period, {_WORD}) = {word}"
-    return f"groupBitOrIf(bitShiftLeft(toUInt64(1), period % {_WORD}), is_{kind} AND {at})"
 
 
 def _positions(bits: str, word: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from eventmill.core.lakefile import LakeFile
 from eventmill.core.typed import NOTHING, Typed
 
 
@@ -20,12 +22,16 @@ class Route:
     """Each bucket has one store: those before ``boundary`` the lake, the others the real-time store.
 
     ``boundary`` is null when there is no lake to draw one. ``typed``: the properties that have columns in the real-time store.
+    ``files`` are those of the lake's snapshot, null where nobody knows them; ``is_rolled_up`` tells which of them need not be
+    read for what roll-ups have.
     """
 
     lake: Span | None
     realtime: Span | None
     boundary: int | None
     typed: Typed = NOTHING
+    files: tuple[LakeFile, ...] | None = None
+    is_rolled_up: Callable[[LakeFile], bool] = lambda _: False
 
     @property
     def stores(self) -> list[str]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from eventmill.core.typed import NOTHING
 from eventmill.kernels.partition import OVERFLOW
 from eventmill.query.fields import Field, Parameters
+from eventmill.query.legs import DAY_MS, cut, of_spans, rows_of
 from eventmill.query.routing import Route, Span
 
 EVENTS: Final = "eventmill.events"
@@ -30,16 +31,14 @@ AT: Final = "toUnixTimestamp64Milli(timestamp)"
 class Plan:
     """A statement, and what it takes to estimate its cost.
 
-    ``parts`` has the SELECT over each table of the real-time store, ``lake_rows`` a statement that counts the rows in the
-    lake's partitions that are read (null: none). ``raw`` tells whether rows of single events are read in real time.
-    ``hint`` says what makes the question cheaper.
+    ``parts`` has the SELECT over each table that ClickHouse keeps, ``lake_rows`` how many of the lake's events are in the
+    files that are read, or a statement that counts them (null: none). ``hint`` says what makes the question cheaper.
     """
 
     sql: str
     parameters: dict[str, Any]
     parts: dict[str, str]
-    lake_rows: tuple[str, dict[str, Any]] | None
-    raw: bool = True
+    lake_rows: int | tuple[str, dict[str, Any]] | None
     hint: str = NARROW
 
 
@@ -79,39 +78,48 @@ class Scan:
         self._events = events
         self._parts: dict[str, str] = {}
 
-    def rows(self, build: Build, end: str = "") -> str:
-        """A SELECT of the columns from both stores; ``end`` (ORDER BY, LIMIT) stands behind each store's."""
-        legs = []
-        for name, source, span in (
-            ("lake", self._lake_source, self._way.lake),
-            ("events", EVENTS, self._way.realtime),
-        ):
-            if source is None or span is None:
-                continue
-            self.parameters.typed = NOTHING if name == "lake" else self._way.typed
-            columns, conditions = build(self.parameters)
-            where = [*self._where(span, lake=name == "lake"), *(each for each in conditions if each != "1")]
-            leg = f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(where)}{end}"
-            legs.append(f"SELECT * FROM ({leg})" if end else leg)
-            if name == "events":
-                self._parts[name] = leg
-        return " UNION ALL ".join(legs)
+    def rows(self, build: Build, end: str = "", *, by_date: Build | None = None) -> str:
+        """A SELECT of the columns from both stores; ``end`` (ORDER BY, LIMIT) stands behind each store's.
 
-    def _where(self, span: Span, *, lake: bool) -> list[str]:
-        bind = self.parameters
-        where = [f"timestamp >= {bind.time(span.start)}", f"timestamp < {bind.time(span.end)}"]
-        if lake:
-            where += partitions(self._events, span, bind)
+        ``by_date`` gives what takes ``event_date`` in place of an event's time, for those of the lake: then no time is read of
+        the events of whole dates.
+        """
+        legs = []
+        if self._lake_source is not None and self._way.lake is not None:
+            whole = [self._way.lake] if by_date is None else [span for _, span in cut(self._way.lake, [DAY_MS])]
+            legs += [self._leg(self._lake_source, span, by_date or build, end, by_date is not None) for span in whole]
+        if self._way.realtime is not None:
+            self._parts[EVENTS] = self._leg(EVENTS, self._way.realtime, build, end)
+            legs.append(self._parts[EVENTS])
+        return " UNION ALL ".join(f"SELECT * FROM ({leg})" if end else leg for leg in legs)
+
+    def _leg(self, source: str, span: Span, build: Build, end: str, by_date: bool = False) -> str:
+        self.parameters.typed = self._way.typed if source == EVENTS else NOTHING
+        columns, conditions = build(self.parameters)
+        dates_only = by_date and not span.start % DAY_MS and not span.end % DAY_MS
+        where = [] if dates_only else [within([span], self.parameters)]
+        where += partitions(self._events, span, self.parameters) if source != EVENTS else []
         if self._events is not None:
-            where.append(f"event IN ({_list(sorted(self._events), bind)})")
-        return where
+            where.append(f"event IN ({_list(sorted(self._events), self.parameters)})")
+        where += [each for each in conditions if each != "1"]
+        return f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(where)}{end}"
 
     def plan(self, sql: str) -> Plan:
         """The plan of a statement made of ``rows``."""
-        lake = None
-        if self._way.lake is not None and self._lake_source is not None:
-            lake = lake_rows(self._events, self._way.lake, self._lake_source)
+        lake: int | tuple[str, dict[str, Any]] | None = None
+        way = self._way
+        if way.lake is not None and self._lake_source is not None:
+            if way.files is None:
+                lake = lake_rows(self._events, way.lake, self._lake_source)
+            else:
+                lake = rows_of(of_spans(way.files, [way.lake], self._events))
         return Plan(sql, self.parameters.values, self._parts, lake)
+
+
+def within(spans: Sequence[Span], parameters: Parameters) -> str:
+    """The condition on an event's time."""
+    each = [f"timestamp >= {parameters.time(span.start)} AND timestamp < {parameters.time(span.end)}" for span in spans]
+    return each[0] if len(each) == 1 else f"({' OR '.join(f'({one})' for one in each)})"
 
 
 def partitions(events: Collection[str] | None, span: Span, parameters: Parameters) -> list[str]:

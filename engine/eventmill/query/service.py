@@ -18,13 +18,15 @@ import xxhash
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError, StoreError
+from eventmill.core.lakefile import LakeFile
 from eventmill.net.messages import Request, Response
 from eventmill.query import funnel, paths, retention, sessions, timeline, trends
 from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store, TooManyRows
 from eventmill.query.cache import AnswerCache, Kept, Key, key_of
 from eventmill.query.lanes import FairPool
+from eventmill.query.lateness import Lateness, finality
 from eventmill.query.live import LiveTail
-from eventmill.query.project import ProjectStore, lake_of
+from eventmill.query.project import ProjectStore, files_of_project, lake_of
 from eventmill.query.relative import absolute
 from eventmill.query.render import Answer, iso
 from eventmill.query.routing import Route, route
@@ -54,7 +56,7 @@ _ALL: Final = ", ".join((*KINDS, SQL))
 @dataclass(frozen=True, slots=True)
 class _Ready:
     """A checked question; ``run`` answers it. ``estimate`` raises ``QueryError`` when it would cost too much; ``key`` is what
-    its answer depends on now, null where that cannot be told."""
+    its answer depends on now, null where that cannot be told; ``finality`` how final that answer is now."""
 
     stores: list[str]
     boundary: str | None
@@ -63,6 +65,7 @@ class _Ready:
     parameters: dict[str, Any]
     run: Callable[[], tuple[pa.Table, dict[str, Any]]]
     key: Callable[[], Key | None] = lambda: None
+    finality: Callable[[], dict[str, Any]] = dict
 
 
 class QueryService:
@@ -70,7 +73,8 @@ class QueryService:
 
     Making one moves the process to the root directory. ``lake_source`` gives the lake as a FROM expression, or null while
     there is none; ``watermark`` the newest ``received_at`` in it (ms since the epoch), ``lake_size`` its ``bytes`` and
-    ``rows``; ``window_ms`` is how far back the real-time store answers; ``clock`` is now.
+    ``rows``; ``files_of`` the files that such an expression reads (null: it cannot say), ``is_rolled_up`` which of those are.
+    ``window_ms`` is how far back the real-time store answers; ``clock`` is now.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class QueryService:
         window_ms: int,
         watermark: Callable[[], int | None] = lambda: None,
         lake_size: Callable[[], dict[str, int] | None] = lambda: None,
+        files_of: Callable[[str], tuple[LakeFile, ...] | None] = lambda _: None,
+        is_rolled_up: Callable[[LakeFile], bool] = lambda _: False,
         lake_version: LakeVersion = lambda _, __, ___: None,
         clock: Callable[[], int] = now_ms,
         pool: FairPool | None = None,
@@ -101,12 +107,15 @@ class QueryService:
         self._window_ms = window_ms
         self._watermark = watermark
         self._lake_size = lake_size
+        self._files_of = files_of
+        self._is_rolled_up = is_rolled_up
         self._lake_version = lake_version
         self._clock = clock
         self._pool = pool or FairPool(config.concurrency_max)
         self._lane = self._pool.lane(config.concurrency_max)
         self._places = threading.BoundedSemaphore(config.concurrency_max * (1 + WAITING_PER_PLACE))
         self._asker = Asker(store, config)
+        self._lateness = Lateness(self._asker, clock)
         self._selects = Selects(self._asker, lake_source)
         self.live = LiveTail(self._asker, self._lane)
 
@@ -115,13 +124,14 @@ class QueryService:
 
         The cache is shared, too; a project's answers are kept under its name, and no other sees them.
         """
-        store, source = self._store, self._lake_source
+        store, source, files_of = self._store, self._lake_source, self._files_of
         if project is not None:
             store, source = ProjectStore(store, project), lake_of(project, source)
+            files_of = files_of_project(project, files_of)
         made = QueryService(
             store, source, config, window_ms=self._window_ms, watermark=self._watermark, lake_size=self._lake_size,
-            lake_version=self._lake_version, clock=self._clock, pool=self._pool, caller=caller, project=project,
-            cache=self.cache,
+            files_of=files_of, is_rolled_up=self._is_rolled_up, lake_version=self._lake_version, clock=self._clock,
+            pool=self._pool, caller=caller, project=project, cache=self.cache,
         )  # fmt: skip
         made._selects = Selects(made._asker, self._lake_source, self._selects.shown)
         return made
@@ -219,7 +229,7 @@ class QueryService:
             "elapsed_ms": round((time.monotonic() - started) * 1_000, 3),
             "cached": cached,
         }
-        return Answer(kept.table, meta | kept.meta)
+        return Answer(kept.table, meta | ready.finality() | kept.meta)
 
     def _asked(self, ready: _Ready, key: Key | None) -> Kept:
         """The stores' answer; kept when nothing that it depends on has changed while they were asked."""
@@ -270,7 +280,16 @@ class QueryService:
             way.stores, boundary, lambda: self._asker.estimate(plan), shown, plan.parameters,
             lambda: question.answer(self._asker.answer(plan)),
             lambda: self._key(kind, question, source, way, plan, shown),
+            lambda: self._finality(question),
         )  # fmt: skip
+
+    def _finality(self, question: Question) -> dict[str, Any]:
+        """Of every kind until when it is complete, of trends each bucket that is not."""
+        now = self._clock()
+        if isinstance(question, trends.Trends):
+            return finality(self._lateness.curve(question.filters), question.buckets(), question.asked, now)
+        told = finality(self._lateness.curve(), range(0), question.span, now)
+        return {"complete_until": told["complete_until"]}
 
     def _key(self, kind: str, question: Question, source: str | None, way: Route, plan: Plan, shown: str) -> Key | None:
         """All that an answer depends on; who has other limits may be refused what another is told."""
@@ -288,7 +307,10 @@ class QueryService:
             now=self._clock(),
             window_ms=self._window_ms,
         )
-        return replace(found, typed=self._store.typed)
+        found = replace(found, typed=self._store.typed)
+        if found.lake is None or source is None:
+            return found
+        return replace(found, files=self._files_of(source), is_rolled_up=self._is_rolled_up)
 
     def close(self) -> None:
         """Wait for running queries and stop."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 from eventmill.core.errors import QueryError
 from eventmill.core.rollup import DIMENSIONS, DISTINCT, DISTINCT_PRECISION, distinct_merge, distinct_state
 from eventmill.core.schema import TIME
+from eventmill.core.typed import NOTHING
 from eventmill.query.body import (
     INTERVALS,
     LIMIT,
@@ -28,13 +29,13 @@ from eventmill.query.body import (
 )
 from eventmill.query.conditions import Condition, read_filters
 from eventmill.query.fields import JSON_COLUMNS, NUMBER_COLUMNS, Field, Parameters, parse_field
+from eventmill.query.legs import Leg, lake_legs, of_files, of_spans, realtime_legs, rows_of
 from eventmill.query.routing import Route, Span
-from eventmill.query.scan import BREAKDOWNS, EVENTS, LABELS, Plan, lake_rows, partitions, ranked
+from eventmill.query.scan import AT, BREAKDOWNS, EVENTS, LABELS, Plan, lake_rows, partitions, ranked, within
 
-MINUTE_MS: Final = INTERVALS["minute"]
 COUNTED: Final = {"devices": "device_id", "users": "user_id", "sessions": "session_id"}
 _HINT: Final = (
-    "narrow from and to, name an event, or take a measure and fields that the minute roll-up has "
+    "narrow from and to, name an event, or take a measure and fields that roll-ups have "
     "(events, devices, users, sessions by event and platform)"
 )
 #: Of the quantiles' sketch (DDSketch): its bins are one percent wide. The answer is within half a percent of the value at
@@ -69,7 +70,7 @@ class Measure:
         return f"avgState({value})" if self.function == "avg" else f"{self.function}({value})"
 
     def rolled_up_part(self) -> str:
-        """The same over rows of the minute roll-up."""
+        """The same over rows of a roll-up."""
         return "sum(events)" if self.function == "events" else distinct_merge(self.function)
 
     def whole(self, over: str = "") -> str:
@@ -135,21 +136,24 @@ class Trends:
 
     @property
     def rolls_up(self) -> bool:
-        """Whether the minute roll-up has all that is asked for."""
+        """Whether roll-ups have all that is asked for."""
         fields = [*(of for each in self.filters for of in each.fields), *self.breakdown]
-        return (
-            self.measure.of is None
-            and all(of.name in DIMENSIONS for of in fields)
-            and self.asked.start % MINUTE_MS == 0
-            and self.asked.end % MINUTE_MS == 0
-        )
+        return self.measure.of is None and all(of.name in DIMENSIONS for of in fields)
+
+    def periods(self, part: Span) -> list[tuple[Span, int]]:
+        """The stretches of ``part`` that lie in the period before and in the asked one, each with the time by which its events
+        count later."""
+        before = Span(part.start, min(part.end, self.asked.start))
+        asked = Span(max(part.start, self.asked.start), part.end)
+        found = [(before, self.length_ms), (asked, 0)]
+        return [(span, later) for span, later in found if span.start < span.end]
 
     def plan(self, way: Route, lake_source: str | None) -> Plan:
         """It gives ``period`` (1: the one before), ``time`` (ms since the epoch), and ``value``; with a breakdown also
         ``BREAKDOWNS`` of its fields and ``place``."""
         parameters = Parameters()
-        parts = _partial_queries(self, way, lake_source, parameters)
-        rows = " UNION ALL ".join(parts.values())
+        tables, of_lake, lake_read = _partial_queries(self, way, lake_source, parameters)
+        rows = " UNION ALL ".join([*of_lake, *tables.values()])
         keys, place = ["period", "time"], ""
         if self.breakdown:
             many = len(self.breakdown)
@@ -165,11 +169,10 @@ class Trends:
             f"SELECT {', '.join(keys)}, {value} AS value{place} FROM ({rows}) "
             f"GROUP BY {', '.join(keys)} ORDER BY period, time"
         )
-        lake = None
-        if way.lake is not None and lake_source is not None:
+        lake: int | tuple[str, dict[str, Any]] | None = lake_read if of_lake else None
+        if of_lake and lake is None and way.lake is not None and lake_source is not None:
             lake = lake_rows(self.events, way.lake, lake_source)
-        realtime = {name: part for name, part in parts.items() if name != "lake"}
-        return Plan(sql, parameters.values, realtime, lake, raw="events" in parts, hint=_HINT)
+        return Plan(sql, parameters.values, tables, lake, hint=_HINT)
 
     def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
         """With times as times; without a breakdown, counts and sums get their empty buckets. Running values go on in them."""
@@ -260,37 +263,43 @@ def _measure(given: Any) -> Measure:
     )
 
 
-def _partial_queries(query: Trends, way: Route, lake_source: str | None, parameters: Parameters) -> dict[str, str]:
-    """One SELECT of partial results per table that is read: keys ``events``, ``events_1m``, ``lake``."""
-    found = {}
-    if way.lake is not None and lake_source is not None:
-        found["lake"] = _raw(query, lake_source, way.lake, parameters, lake=True)
+def _partial_queries(
+    query: Trends, way: Route, lake_source: str | None, parameters: Parameters
+) -> tuple[dict[str, str], list[str], int | None]:
+    """SELECTs of partial results: those over tables of the real-time store by table, and those over the lake's events; and
+    the rows that the latter read, null where nobody knows."""
+    tables: dict[str, str] = {}
+    lake: list[str] = []
     if way.realtime is not None:
-        if query.rolls_up:
-            found["events_1m"] = _rolled_up(query, way.realtime, parameters)
-        else:
-            parameters.typed = way.typed
-            found["events"] = _raw(query, EVENTS, way.realtime, parameters)
-    return found
+        parameters.typed = way.typed
+        for leg in realtime_legs(query.periods(way.realtime), query.bucket_ms, rolls_up=query.rolls_up):
+            name = EVENTS if leg.table is None else leg.table.name
+            tables[name] = _leg(query, leg, EVENTS, parameters)
+    if way.lake is None or lake_source is None:
+        return tables, lake, 0
+    parameters.typed = NOTHING
+    rows: int | None = 0
+    for leg in lake_legs(way, query.periods(way.lake), query.bucket_ms, query.events, rolls_up=query.rolls_up):
+        sql = _leg(query, leg, lake_source, parameters, lake=True)
+        if leg.table is not None:
+            tables[leg.table.name] = sql
+            continue
+        lake.append(sql)
+        files = of_spans(way.files or (), leg.spans, query.events) if leg.files is None else leg.files
+        rows = None if rows is None or way.files is None else rows + rows_of(files)
+    return tables, lake, rows
 
 
-def _raw(query: Trends, source: str, span: Span, parameters: Parameters, *, lake: bool = False) -> str:
-    conditions = [f"timestamp >= {parameters.time(span.start)}", f"timestamp < {parameters.time(span.end)}"]
-    if lake:
-        conditions += partitions(query.events, span, parameters)
-    bucket = _bucket(query, "toUnixTimestamp64Milli(timestamp)")
-    return _grouped(query, bucket, query.measure.part(parameters), "count()", source, conditions, parameters)
-
-
-def _rolled_up(query: Trends, span: Span, parameters: Parameters) -> str:
-    conditions = [
-        f"minute >= toDateTime({parameters.bind(span.start // 1_000, 'UInt32')}, 'UTC')",
-        f"minute < toDateTime({parameters.bind(span.end // 1_000, 'UInt32')}, 'UTC')",
-    ]
-    bucket = _bucket(query, "toInt64(toUnixTimestamp(minute)) * 1000")
-    return _grouped(
-        query, bucket, query.measure.rolled_up_part(), "sum(events)", "eventmill.events_1m", conditions, parameters
-    )
+def _leg(query: Trends, leg: Leg, source: str, parameters: Parameters, *, lake: bool = False) -> str:
+    files = [condition for condition in (of_files(leg),) if condition]
+    if leg.table is not None:
+        part, matched, source = query.measure.rolled_up_part(), "sum(events)", leg.table.name
+        conditions, at = [leg.table.within(leg.spans, parameters), *files], leg.table.at
+    else:
+        part, matched, at = query.measure.part(parameters), "count()", AT
+        conditions = [within(leg.spans, parameters), *files]
+        conditions += partitions(query.events, leg.spans[0], parameters) if lake else []
+    return _grouped(query, _bucket(query, at), part, matched, source, conditions, parameters)
 
 
 def _bucket(query: Trends, at: str) -> str:

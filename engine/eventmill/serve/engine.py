@@ -45,6 +45,7 @@ from eventmill.serve.mend import mended
 from eventmill.serve.processing import build_processing
 from eventmill.serve.typed import typed_of
 from eventmill.serve.worker import Worker
+from eventmill.sinks.realtime.lake_rollups import LakeRollUps
 from eventmill.sinks.realtime.open import open_store
 from eventmill.sinks.runner import LakeRunner, RealtimeRunner
 
@@ -82,7 +83,14 @@ class Stores:
         self.log = open_log(config, name="sink")
         self.realtime = open_store(config)
         self.lake = Lake(config.lake_dir, config.lake.partitions_max, settings=config.lake)
+        self.lake_rollups = LakeRollUps(self.realtime)
         self.tombstones = Tombstones(recorded(self.log).tombstones)
+
+    def roll_up(self, stopped: Callable[[], bool] = lambda: False) -> int:
+        """Roll up the lake's files that compaction has written; gives how many."""
+        source = self.lake.source_sql()
+        files = None if source is None else self.lake.files_of(source)
+        return 0 if source is None or files is None else self.lake_rollups.keep_up(source, files, stopped)
 
     def audit(self) -> Audit:
         """The ledger's proof. Nothing may be consumed meanwhile."""
@@ -163,6 +171,8 @@ class Engine:
             window_ms=parse_duration_ms(config.realtime.window),
             watermark=self.stores.lake.watermark,
             lake_size=self.stores.lake.size,
+            files_of=self.stores.lake.files_of,
+            is_rolled_up=self.stores.lake_rollups.has,
             lake_version=self.stores.lake.version,
             # The versions of what is on the other servers of a cluster are not seen from one of them.
             cache=AnswerCache(0 if config.realtime.cluster else config.query.cache_bytes_max, caching.Counted()),
@@ -293,6 +303,7 @@ class Engine:
                 self.status()
                 self.trim_log()
                 resume_running(self)
+                self.stores.roll_up(self._upkeep_stop.is_set)
                 if time.monotonic() - compacted >= every_s:
                     compacted = time.monotonic()
                     self.compact()
@@ -321,6 +332,7 @@ class Engine:
         """Compact the lake and tidy it; put right what was stored while its schema or its user was not known."""
         started = time.monotonic()
         report = mended(self.stores, self.config, self.book.newest(), self.dimensions)
+        report["rolled_up"] = self.stores.roll_up(self._upkeep_stop.is_set)
         self._compacted = {"at": now_ms(), "seconds": round(time.monotonic() - started, 3), "report": report}
         return report
 
