@@ -19,7 +19,7 @@ from bench import machine
 from bench.lake import events
 from eventmill.core.schema import EVENT
 from eventmill.sinks.realtime.clients import Clients
-from eventmill.sinks.realtime.ddl import EVENTS_TABLE
+from eventmill.sinks.realtime.ddl import CODECS, EVENTS_TABLE
 
 _TIME: Final = "DateTime64(3, 'UTC')"
 #: Forms that were tried beside the one in use, by column.
@@ -28,7 +28,8 @@ TRIED: Final = {
     "event": ["String CODEC(LZ4)"],
     "device_id": ["String CODEC(ZSTD(1))", "LowCardinality(String)"],
     "user_id": ["Nullable(String) CODEC(ZSTD(1))"],
-    "timestamp": [f"{_TIME} CODEC(DoubleDelta, LZ4)", f"{_TIME} CODEC(T64, LZ4)", f"{_TIME} CODEC(Delta, ZSTD(1))"],
+    "timestamp": [f"{_TIME} CODEC(DoubleDelta, LZ4)", f"{_TIME} CODEC(Delta, LZ4)", f"{_TIME} CODEC(Delta, ZSTD(1))"],
+    "anonymous_id": ["Nullable(String)"],
     "received_at": [f"{_TIME} CODEC(DoubleDelta, LZ4)", f"{_TIME} CODEC(Delta, ZSTD(1))"],
     "session_id": ["Int64 CODEC(Delta, LZ4)", "Int64 CODEC(ZSTD(1))"],
     "platform": ["Nullable(String)"],
@@ -68,7 +69,7 @@ def _forms() -> list[tuple[str, str, str, bool]]:
     """Column, form, the expression that fills it, and whether it is the one in use."""
     found = []
     for column in EVENTS_TABLE.columns:
-        tail = column.tail.removeprefix("DEFAULT now64(3) ")
+        tail = CODECS.get(column.name, column.tail.removeprefix("DEFAULT now64(3) "))
         found.append((column.name, f"{column.kind} {tail}".strip(), column.name, True))
         found += [(column.name, form, column.name, False) for form in TRIED.get(column.name, [])]
     return found + [(name, form, value, True) for name, (form, value) in _TYPED.items()]

@@ -33,6 +33,7 @@ from eventmill.process.dimensions.source import open_dimensions
 from eventmill.process.replay import Rules, Wanted, replay_dead
 from eventmill.process.rescue import Rescue
 from eventmill.process.schemas.book import SchemaBook
+from eventmill.process.schemas.ruling import Ruling
 from eventmill.process.schemas.sources import open_source
 from eventmill.query.cache import AnswerCache
 from eventmill.query.callers import Callers
@@ -136,6 +137,7 @@ class Engine:
         self.stopped = threading.Event()
         self._hurry = threading.Event()
         self._replaying = threading.Lock()
+        self._declared: Ruling | None = None
         self._compacted: dict[str, Any] | None = None
         log = self.stores.log
         tail = Tail((groups.REALTIME, groups.LAKE))
@@ -229,6 +231,10 @@ class Engine:
         return self._rescue.step(timeout_s) if self._rescue is not None else 0
 
     def _step_realtime(self, timeout_s: float) -> int:
+        latest = self.book.latest()
+        if latest is not None and latest is not self._declared:
+            self._declared = latest
+            self.stores.realtime.declare(typed_of(latest.schemas))
         return self._realtime.step(timeout_s, hurry=self._hurry.is_set)
 
     def _step_lake(self, timeout_s: float) -> int:
@@ -307,17 +313,10 @@ class Engine:
                 if time.monotonic() - compacted >= every_s:
                     compacted = time.monotonic()
                     self.compact()
-                self.declare()
             except LogUnavailable as error:
                 logger.warning("upkeep waits for the log: %s", error)
             except Exception:
                 logger.exception("upkeep failed; it is tried again")
-
-    def declare(self) -> None:
-        """Give what the schemas declare columns in the real-time store."""
-        latest = self.book.latest()
-        if latest is not None and latest.schemas.available:
-            self.stores.realtime.declare(typed_of(latest.schemas))
 
     def trim_log(self) -> None:
         """Drop what the log's retention allows."""
