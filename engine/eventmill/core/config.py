@@ -64,6 +64,13 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadConfig:
+    """Dead letters: the members whose values they do not keep (``properties.email``, ``context.ip``)."""
+
+    redact: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class KafkaConfig:
     """Apache Kafka as the log, once ``bootstrap`` names brokers; ``properties`` are librdkafka's (``name=value``)."""
 
@@ -191,6 +198,7 @@ class Config:
     http: HttpConfig = field(default_factory=HttpConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    dead: DeadConfig = field(default_factory=DeadConfig)
     kafka: KafkaConfig = field(default_factory=KafkaConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
