@@ -47,13 +47,9 @@ def backfill(
     schemas = replace(config.schemas, folder=config.schemas.folder or str(config.data / "schemas"))
     # The stores that the settings name are those that are there already; a fresh folder has its own.
     lake = replace(config.lake, warehouse="", catalog="")
-<<<<<<< HEAD
     realtime = replace(config.realtime, url="", cluster="")
-    fresh = replace(config, data=into.absolute(), schemas=schemas, lake=lake, realtime=realtime)
-=======
-    fresh = replace(config, data=into.absolute(), schemas=schemas, lake=lake, kafka=KafkaConfig())
+    fresh = replace(config, data=into.absolute(), schemas=schemas, lake=lake, realtime=realtime, kafka=KafkaConfig())
     source = open_existing(config)
->>>>>>> main
     with DataFolder(fresh.data):
         try:
             events = _copy(source, fresh, since_ms, until_ms)
