@@ -80,12 +80,13 @@ def apply(cluster: str | None, data: Path | None, config_file: Path | None) -> N
 @contextlib.contextmanager
 def _held(config: Config) -> Iterator[None]:
     """The data folder, where the store is in it: no engine runs meanwhile."""
-    from eventmill.serve.folder import DataFolder, existing
+    from eventmill.serve.folder import DataFolder, existing_stores
 
     if config.realtime.url:
         yield
     else:
-        with DataFolder(existing(config.data)):
+        existing_stores(config)
+        with DataFolder(config.data):
             yield
 
 
