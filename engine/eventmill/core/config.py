@@ -156,6 +156,7 @@ class LakeConfig:
     batch_interval: str = "3s"
     partitions_max: int = 1_000
     compact_interval: str = "1h"
+    compact_memory_bytes_max: int = 1_000_000_000
     warehouse: str = ""
     endpoint: str = ""
     region: str = ""
