@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from eventmill.core.lakefile import LakeFile
+from eventmill.core.retention import LakeView
 from eventmill.core.typed import NOTHING, Typed
 
 
@@ -23,7 +24,7 @@ class Route:
 
     ``boundary`` is null when there is no lake to draw one. ``typed``: the properties that have columns in the real-time store.
     ``files`` are those of the lake's snapshot, null where nobody knows them; ``is_rolled_up`` tells which of them need not be
-    read for what roll-ups have.
+    read for what roll-ups have. ``view`` has the aggregates that stand in for retired events.
     """
 
     lake: Span | None
@@ -32,6 +33,7 @@ class Route:
     typed: Typed = NOTHING
     files: tuple[LakeFile, ...] | None = None
     is_rolled_up: Callable[[LakeFile], bool] = lambda _: False
+    view: LakeView | None = None
 
     @property
     def stores(self) -> list[str]:
