@@ -10,7 +10,7 @@ from bench.report import PAGES, RESULTS, write
 
 NAMES = (
     "decode", "kernels", "growth", "scaling", "counts", "frames", "stages", "lake", "kafka", "groups", "transactions",
-    "snapshots", "dimensions", "e2e", "memory",
+    "snapshots", "dimensions", "e2e", "memory", "cost",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from eventmill.core.lakefile import LakeFile
+from eventmill.core.retention import LakeView
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Route:
     """Each bucket has one store: those before ``boundary`` the lake, the others the real-time store.
 
     ``boundary`` is null when there is no lake to draw one. ``files`` are those of the lake's snapshot, null where nobody knows
-    them; ``is_rolled_up`` tells which of them need not be read for what roll-ups have.
+    them; ``is_rolled_up`` tells which of them need not be read for what roll-ups have. ``view`` has the aggregates that stand
+    in for retired events.
     """
 
     lake: Span | None
@@ -29,6 +31,7 @@ class Route:
     boundary: int | None
     files: tuple[LakeFile, ...] | None = None
     is_rolled_up: Callable[[LakeFile], bool] = lambda _: False
+    view: LakeView | None = None
 
     @property
     def stores(self) -> list[str]:

@@ -32,6 +32,8 @@ class Plan:
 
     ``parts`` has the SELECT over each table that ClickHouse keeps, ``lake_rows`` how many of the lake's events are in the
     files that are read, or a statement that counts them (null: none). ``hint`` says what makes the question cheaper.
+    ``events`` are the only names that matter (null: all), ``aggregated`` tells that it needs no single events of the lake where
+    there are aggregates.
     """
 
     sql: str
@@ -39,6 +41,8 @@ class Plan:
     parts: dict[str, str]
     lake_rows: int | tuple[str, dict[str, Any]] | None
     hint: str = NARROW
+    events: Collection[str] | None = None
+    aggregated: bool = False
 
 
 class Question(Protocol):
@@ -102,8 +106,8 @@ class Scan:
         where += [each for each in conditions if each != "1"]
         return f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(where)}{end}"
 
-    def plan(self, sql: str) -> Plan:
-        """The plan of a statement made of ``rows``."""
+    def plan(self, sql: str, *, aggregated: bool = False) -> Plan:
+        """The plan of a statement made of ``rows``; ``aggregated``: and of the lake's aggregates."""
         lake: int | tuple[str, dict[str, Any]] | None = None
         way = self._way
         if way.lake is not None and self._lake_source is not None:
@@ -111,7 +115,7 @@ class Scan:
                 lake = lake_rows(self._events, way.lake, self._lake_source)
             else:
                 lake = rows_of(of_spans(way.files, [way.lake], self._events))
-        return Plan(sql, self.parameters.values, self._parts, lake)
+        return Plan(sql, self.parameters.values, self._parts, lake, events=self._events, aggregated=aggregated)
 
 
 def within(spans: Sequence[Span], parameters: Parameters) -> str:

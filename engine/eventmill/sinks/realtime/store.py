@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -204,6 +205,12 @@ class RealtimeStore:
         """Run a SELECT of ours. ``parameters`` are bound where it says ``{name:Type}``. Raises ``StoreError`` with a code."""
         return self._clients.query(sql, parameters, settings)
 
+    def query_rows(
+        self, rows: pa.Table, sql: Callable[[str], str], settings: Mapping[str, Any] | None = None
+    ) -> pa.Table:
+        """Run the SELECT that ``sql`` makes of a FROM expression for ``rows``. Raises ``StoreError`` with a code."""
+        return self._clients.query(sql(self._clients.source), None, settings, rows)
+
     def query_readonly(self, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> pa.Table:
         """Run a SELECT of somebody else, on a connection that cannot write and is held to ``settings`` (limits).
 
@@ -216,6 +223,12 @@ class RealtimeStore:
     ) -> list[list[str]]:
         """Rows of ``EXPLAIN kind`` as text, on a connection as in ``query_readonly``."""
         return self._clients.explain_readonly(kind, sql, parameters, settings)
+
+    @contextmanager
+    def nothing_inserted(self) -> Iterator[None]:
+        """No insert runs inside the block."""
+        with self._insert_lock:
+            yield
 
     def command(self, statement: str) -> None:
         """Run a statement of ours that answers nothing."""
