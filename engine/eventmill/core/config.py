@@ -139,8 +139,10 @@ class SchemasConfig:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeConfig:
-    """The real-time store."""
+    """The real-time store: in the data folder, or on the ClickHouse server that ``url`` names, perhaps one of ``cluster``."""
 
+    url: str = field(default="", repr=False)
+    cluster: str = ""
     batch_events_max: int = 200_000
     batch_interval: str = "500ms"
     window: str = "24h"

@@ -16,6 +16,7 @@ import pyarrow as pa
 from eventmill.core.lake_rollups import LAKE_ROLL_UPS
 from eventmill.core.lakefile import LakeFile
 from eventmill.core.retention import LakeView
+from eventmill.core.typed import Typed
 from eventmill.query.asker import LAKE, Store
 from eventmill.query.sql import DATABASE, TABLES
 
@@ -103,6 +104,11 @@ class ProjectStore:
     def command(self, statement: str) -> None:
         """See ``Store``."""
         self._store.command(statement)
+
+    @property
+    def typed(self) -> Typed:
+        """See ``Store``."""
+        return self._store.typed
 
     def stored_through(self) -> int:
         """See ``Store``."""

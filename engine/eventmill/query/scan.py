@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 import pyarrow as pa
 
+from eventmill.core.typed import NOTHING
 from eventmill.kernels.partition import OVERFLOW
 from eventmill.query.fields import Field, Parameters
 from eventmill.query.legs import DAY_MS, cut, of_spans, rows_of
@@ -97,6 +98,7 @@ class Scan:
         return " UNION ALL ".join(f"SELECT * FROM ({leg})" if end else leg for leg in legs)
 
     def _leg(self, source: str, span: Span, build: Build, end: str, by_date: bool = False) -> str:
+        self.parameters.typed = self._way.typed if source == EVENTS else NOTHING
         columns, conditions = build(self.parameters)
         dates_only = by_date and not span.start % DAY_MS and not span.end % DAY_MS
         where = [] if dates_only else [within([span], self.parameters)]

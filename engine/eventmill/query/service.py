@@ -319,6 +319,7 @@ class QueryService:
             now=self._clock(),
             window_ms=self._window_ms,
         )
+        found = replace(found, typed=self._store.typed)
         if found.lake is None or source is None:
             return found
         return replace(found, files=self._files_of(source), is_rolled_up=self._is_rolled_up)

@@ -16,6 +16,7 @@ from eventmill.core.errors import QueryError
 from eventmill.core.retention import LakeView
 from eventmill.core.rollup import DIMENSIONS, DISTINCT, DISTINCT_PRECISION, distinct_merge, distinct_state
 from eventmill.core.schema import TIME
+from eventmill.core.typed import NOTHING
 from eventmill.query import retired
 from eventmill.query.body import (
     INTERVALS,
@@ -281,11 +282,13 @@ def _partial_queries(
     if query.aggregated and way.lake is not None and way.view is not None and way.view.minutes is not None:
         lake.append(_aggregates(query, way.view, way.lake, parameters))
     if way.realtime is not None:
+        parameters.typed = way.typed
         for leg in realtime_legs(query.periods(way.realtime), query.bucket_ms, rolls_up=query.rolls_up):
             name = EVENTS if leg.table is None else leg.table.name
             tables[name] = _leg(query, leg, EVENTS, parameters)
     if way.lake is None or lake_source is None:
         return tables, lake, 0
+    parameters.typed = NOTHING
     rows: int | None = 0
     for leg in lake_legs(way, query.periods(way.lake), query.bucket_ms, query.events, rolls_up=query.rolls_up):
         sql = _leg(query, leg, lake_source, parameters, lake=True)

@@ -35,6 +35,7 @@ from eventmill.process.dimensions.source import open_dimensions
 from eventmill.process.replay import Rules, Wanted, replay_dead
 from eventmill.process.rescue import Rescue
 from eventmill.process.schemas.book import SchemaBook
+from eventmill.process.schemas.ruling import Ruling
 from eventmill.process.schemas.sources import open_source
 from eventmill.query.cache import AnswerCache
 from eventmill.query.callers import Callers
@@ -46,9 +47,10 @@ from eventmill.serve.forgetting import resume_running
 from eventmill.serve.mend import mended
 from eventmill.serve.processing import build_processing
 from eventmill.serve.retain import planned, retain
+from eventmill.serve.typed import typed_of
 from eventmill.serve.worker import Worker
 from eventmill.sinks.realtime.lake_rollups import LakeRollUps
-from eventmill.sinks.realtime.store import RealtimeStore
+from eventmill.sinks.realtime.open import open_store
 from eventmill.sinks.runner import LakeRunner, RealtimeRunner
 
 logger = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ class Stores:
 
     def __init__(self, config: Config) -> None:
         self.log = open_log(config, name="sink")
-        self.realtime = RealtimeStore(config.realtime_dir)
+        self.realtime = open_store(config)
         self.lake = Lake(config.lake_dir, config.lake.partitions_max, settings=config.lake)
         self.lake_rollups = LakeRollUps(self.realtime)
         self.tombstones = Tombstones(recorded(self.log).tombstones)
@@ -146,6 +148,7 @@ class Engine:
         self._replaying = threading.Lock()
         #: Held by whoever deletes from the stores, or compares them with the ledger.
         self.alone = threading.Lock()
+        self._declared: Ruling | None = None
         self._compacted: dict[str, Any] | None = None
         log = self.stores.log
         tail = Tail((groups.REALTIME, groups.LAKE))
@@ -185,7 +188,8 @@ class Engine:
             files_of=self.stores.lake.files_of,
             is_rolled_up=self.stores.lake_rollups.has,
             lake_version=self.stores.lake.version,
-            cache=AnswerCache(config.query.cache_bytes_max, caching.Counted()),
+            # The versions of what is on the other servers of a cluster are not seen from one of them.
+            cache=AnswerCache(0 if config.realtime.cluster else config.query.cache_bytes_max, caching.Counted()),
         )
         self.callers = Callers(self.query, parse(config.access.keys))
         self._workers = [
@@ -239,6 +243,10 @@ class Engine:
         return self._rescue.step(timeout_s) if self._rescue is not None else 0
 
     def _step_realtime(self, timeout_s: float) -> int:
+        latest = self.book.latest()
+        if latest is not None and latest is not self._declared:
+            self._declared = latest
+            self.stores.realtime.declare(typed_of(latest.schemas))
         return self._realtime.step(timeout_s, hurry=self._hurry.is_set)
 
     def _step_lake(self, timeout_s: float) -> int:
