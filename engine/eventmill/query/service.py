@@ -29,8 +29,8 @@ from eventmill.query.live import LiveTail
 from eventmill.query.project import ProjectStore, files_of_project, lake_of
 from eventmill.query.relative import absolute
 from eventmill.query.render import Answer, iso
-from eventmill.query.routing import Route, route
-from eventmill.query.scan import Plan, Question
+from eventmill.query.routing import Route, Span, route
+from eventmill.query.scan import BOUNDARY_MS, Plan, Question
 from eventmill.query.select import Selects
 from eventmill.query.versions import LakeVersion, version_of
 
@@ -116,7 +116,7 @@ class QueryService:
         self._places = threading.BoundedSemaphore(config.concurrency_max * (1 + WAITING_PER_PLACE))
         self._asker = Asker(store, config)
         self._lateness = Lateness(self._asker, clock)
-        self._selects = Selects(self._asker, lake_source)
+        self._selects = Selects(self._asker, lake_source, self._both)
         self.live = LiveTail(self._asker, self._lane)
 
     def narrowed(self, config: QueryConfig, *, project: str | None, caller: str) -> QueryService:
@@ -133,7 +133,7 @@ class QueryService:
             files_of=files_of, is_rolled_up=self._is_rolled_up, lake_version=self._lake_version, clock=self._clock,
             pool=self._pool, caller=caller, project=project, cache=self.cache,
         )  # fmt: skip
-        made._selects = Selects(made._asker, self._lake_source, self._selects.shown)
+        made._selects = Selects(made._asker, self._lake_source, self._both, self._selects.shown)
         return made
 
     async def handle(self, request: Request) -> Response:
@@ -265,8 +265,9 @@ class QueryService:
     def _prepare(self, kind: str, body: Any) -> _Ready:
         if kind == SQL:
             query = self._selects.check(body)
+            boundary = None if query.boundary is None else iso(query.boundary)
             return _Ready(
-                query.stores, None, lambda: self._selects.estimate(query), query.text, query.parameters,
+                query.stores, boundary, lambda: self._selects.estimate(query), query.text, query.parameters,
                 lambda: (self._selects.answer(query), {}),
             )  # fmt: skip
         question = self._question(kind, body)
@@ -297,6 +298,16 @@ class QueryService:
         if version is None:
             return None
         return key_of(self._project, kind, question, shown, sorted(plan.parameters.items()), version, self.config)
+
+    def _both(self) -> int | None:
+        """Where the stores meet for those who say no time: at an hour; null without a lake."""
+        exists = self._lake_source() is not None
+        now = self._clock()
+        watermark = self._watermark() if exists else None
+        found = route(
+            Span(0, now), BOUNDARY_MS, lake_exists=exists, watermark=watermark, now=now, window_ms=self._window_ms
+        )
+        return found.boundary
 
     def _route(self, question: Question, source: str | None) -> Route:
         found = route(
