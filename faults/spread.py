@@ -31,7 +31,7 @@ from testbed.process import eventually, free_port
 
 PREFIX: Final = "eventmill"
 PARTITIONS: Final = 6
-_JUDGE_S: Final = 300.0
+_JUDGE_S: Final = 600.0
 
 
 class Spread:
@@ -138,6 +138,7 @@ class Spread:
         for role in [*self.processors, *self.ingests]:
             role.server.resume()
         eventually(lambda: self.passed(self.mark()), lambda: "everything is processed")
+        eventually(lambda: self._in_flight() == 0, lambda: f"{self._in_flight()} events are stored", _JUDGE_S)
         self.ask("POST", "/v1/flush")
         frames = [
             StoredFrame(Topic.ENRICHED, message.partition(), message.offset(), 0, 0, None, {}, message.value())
@@ -149,6 +150,9 @@ class Spread:
         stores["realtime"]["corrupt"] += not_rolled_up(self)
         enriched = judge(TruthFile(truth).read(), stored).as_dict()
         return {"enriched": enriched, **{name: {**verdict, "balanced": balanced} for name, verdict in stores.items()}}
+
+    def _in_flight(self) -> int:
+        return int(self.ask("GET", "/v1/status")["in_flight"])
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """An answer of the sink's; asked again while it says that the log is out of its reach."""

@@ -11,9 +11,13 @@ import pytest
 from faults import report
 from faults.brokers import SMALL as BROKERS
 from faults.clocks import mismatches
+from faults.disk import SmallDisks
+from faults.overfull import SmallFilter
+from faults.registry import WithRegistry
 from faults.report import Control, page, save
 from faults.rows import MATRIX
 from faults.scene import Result, run
+from faults.sinks import kill_sink
 
 SMALL = [*(row for row in MATRIX if row.small), BROKERS]
 
@@ -24,6 +28,19 @@ def test_nothing_is_lost_or_doubled(row):
     assert result.good, result
     assert result.acked > 1_000
     assert len(result.recoveries) == row.small
+
+
+LONG = [row for row in MATRIX if row.build in (WithRegistry, SmallDisks, SmallFilter) or row.act is kill_sink]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("row", LONG, ids=lambda row: f"{row.number}-{row.build.__name__}")
+def test_nothing_is_lost_or_doubled_at_length(row):
+    if why := row.why_not():
+        pytest.skip(why)
+    result = run(row, 4)
+    assert result.good, result
+    assert len(result.recoveries) == 4
 
 
 RESULT = Result(1, "kill -9", "one machine", 2, 1_000, 0, 0, 0, 0, True, [1.0, 3.0], {"fell back": 2})

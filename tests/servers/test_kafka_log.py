@@ -19,7 +19,8 @@ from eventmill.core import frame
 from eventmill.core.config import load
 from eventmill.core.errors import ConfigError, FrameError, LogUnavailable, StateError
 from eventmill.core.log import Count, Frame, Intent
-from eventmill.core.schema import SCHEMAS, Hop, Topic
+from eventmill.core.schema import EVENT, SCHEMAS, Hop, Topic
+from eventmill.kernels.partition import by_key
 from eventmill.log.kafka import clients, feed, topics
 from eventmill.log.kafka.clients import common
 from eventmill.log.kafka.log import KafkaLog
@@ -358,7 +359,11 @@ def test_processors_take_what_others_write_and_mirror_what_they_make(kafka, tmp_
     }  # fmt: skip
     topics.create(load(environ=environ))
     event = {"type": "track", "event": "Opened", "userId": "u1", "messageId": "m1", "properties": {"n": 1.5}}
+    # All in one partition, as if they were keyed by the event's name, and again in the other one, as no key would.
+    others = [{**event, "userId": f"u{n}", "messageId": f"m{n}"} for n in range(2, 30)]
     foreign(kafka, f"{prefix}.raw", orjson.dumps(event), orjson.dumps(event), b"bad")
+    foreign(kafka, f"{prefix}.raw", *map(orjson.dumps, others[:10]), orjson.dumps({"batch": others[10:]}))
+    foreign(kafka, f"{prefix}.raw", *map(orjson.dumps, others), partition=0)
     roles = [
         Role([name, "--port", "0", "--data", str(tmp_path / name)], tmp_path / f"{name}.txt", environ)
         for name in ("process", "sink")
@@ -373,16 +378,25 @@ def test_processors_take_what_others_write_and_mirror_what_they_make(kafka, tmp_
         for role in roles:
             role.start()
         consumer.subscribe([f"{prefix}.json"])
-        message = consumer.poll(WAIT_S)
+        mirrored = [message for message in consumer.consume(29, WAIT_S) if message.error() is None]
+        assert sorted(orjson.loads(message.value())["message_id"] for message in mirrored) == sorted(
+            f"m{n}" for n in range(1, 30)
+        )
+        (message,) = [each for each in mirrored if orjson.loads(each.value())["message_id"] == "m1"]
         made = orjson.loads(message.value())
         assert message.key() == made["device_id"].encode()
         assert (made["event"], made["properties"], made["message_id"]) == ("Opened", {"n": 1.5}, "m1")
         assert made["received_at"].endswith("Z")
         java = kafka.run(
             "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", kafka.bootstrap, "--topic",
-            f"{prefix}.json", "--isolation-level", "read_committed", "--from-beginning", "--max-messages", "1",
+            f"{prefix}.json", "--isolation-level", "read_committed", "--from-beginning", "--max-messages", "29",
         )  # fmt: skip
-        assert orjson.loads(java.stdout) == made, java.stderr
+        assert made in [orjson.loads(line) for line in java.stdout.splitlines()], java.stderr
+        with contextlib.closing(KafkaLog(load(environ=environ))) as log:
+            for partition in range(2):
+                end = log.end_offset(Topic.ENRICHED, partition)
+                rows = frame.decode_all(log.read(Topic.ENRICHED, partition, 0, events_max=999, to_offset=end), EVENT)
+                assert {where for where, _ in by_key(rows, "device_id", 2)} == {partition}
 
         def ask(method, path):
             headers = {"Content-Type": "application/json"}
@@ -390,11 +404,11 @@ def test_processors_take_what_others_write_and_mirror_what_they_make(kafka, tmp_
             with urllib.request.urlopen(asked, timeout=WAIT_S) as said:
                 return orjson.loads(said.read())
 
-        eventually(lambda: ask("GET", "/v1/status")["ledger"]["duplicate"] == 1)
+        eventually(lambda: ask("GET", "/v1/status")["ledger"]["duplicate"] == 29)
         assert ask("POST", "/v1/flush") == {"stored": True}
         audit = ask("GET", "/v1/audit")
         assert audit["balanced"], audit
-        assert (audit["received"], audit["accepted"], audit["dead"], audit["duplicates"]) == (3, 2, 1, 1)
+        assert (audit["received"], audit["accepted"], audit["dead"], audit["duplicates"]) == (59, 58, 1, 29)
         assert ask("GET", "/v1/trace/m1")["fate"] == "stored"
         assert [role.server.stop() for role in roles] == [0, 0]
     finally:

@@ -61,7 +61,11 @@ class Feed:
 
     def read(self, partition: int, from_offset: int, *, events_max: int, to_offset: int | None) -> list[StoredFrame]:
         """See ``core.log.Log.read``; waits until it knows whether the partition has frames there."""
-        self._turn_to({**{each: self._taken[each] for each in self._taken}, partition: from_offset})
+        if to_offset is not None and self._taken.keys() != {partition}:
+            # Whoever names an end wants nothing of other partitions, and what comes of them would only be in the way.
+            for places in (self._buffers, self._taken, self._fetched):
+                places.clear()
+        self._turn_to({**self._taken, partition: from_offset})
         buffer = self._buffers[partition]
         found: list[StoredFrame] = []
         events = 0
