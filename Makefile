@@ -36,7 +36,7 @@ redis: build $(VENV)/.test ## A Redis until Ctrl-C; prints its URL
 s3: build $(VENV)/.test ## An S3 server (versitygw) until Ctrl-C; prints the lake's settings for it
 	$(BIN)/python -m testbed s3
 
-faults: build $(VENV)/.test ## The whole fault matrix, and the negative controls, into docs/faults.md (half an hour)
+faults: build $(VENV)/.test ## The whole fault matrix, and the negative controls, into docs/faults.md (three hours)
 	$(BIN)/python -m faults
 
 bench: build $(VENV)/.bench ## Measure, beside the peers

@@ -44,7 +44,7 @@ KERNELS: dict[str, tuple[list[str], list[str]]] = {
     "enrich": (["csrc/enrich.c"], ["libxxhash"]),
     "partition": (["csrc/partition.c"], ["libxxhash"]),
     "schema": (["csrc/schema.c"], []),
-    "gather": (["csrc/gather.c"], ["libxxhash"]),
+    "gather": (["csrc/gather.c", "csrc/gather_parts.c"], ["libxxhash"]),
 }
 
 

@@ -1,7 +1,9 @@
 """What does an event cost the lake? CPU seconds (all threads, user and system) and bytes, for appending and compacting.
 
 The batches look like those of the log: frames of one event name each, in order of arrival, 2 % of the events late by up to
-three days. Beside it stands pyiceberg's own ``Table.append`` of the same rows into a table of the same layout.
+three days. Beside appending stands pyiceberg's own ``Table.append`` of the same rows into a table of the same layout; beside
+compacting stand DuckDB and Polars on the same small files, which become one for each partition: distinct by id, sorted by time,
+zstd. They look for an event's twins within its partition only, compute no sessions and commit nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 
@@ -21,7 +25,7 @@ from bench import machine
 from eventmill.core.schema import EVENT
 from eventmill.lake.compact import compact
 from eventmill.lake.files import DAY_MS
-from eventmill.lake.iceberg import COLUMNS
+from eventmill.lake.iceberg import COLUMNS, LiveFile
 from eventmill.lake.table import Lake
 
 START_MS = 1_780_000_000_000
@@ -110,10 +114,11 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
 
 def render(figures: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    lines = ["| | CPU µs an event | wall µs | bytes an event | files |", "|---|---|---|---|---|"]
+    lines = ["| | CPU µs an event | wall µs | events/s | bytes an event | files |", "|---|---|---|---|---|---|"]
     for name, taken in figures["by_job"].items():
         lines.append(
             f"| {name} | {taken['cpu_us_per_event']:.2f} | {taken['wall_us_per_event']:.2f} | "
+            f"{1 / taken['wall_us_per_event']:.2f} M | "
             f"{taken['bytes_per_event']:.0f} | {taken['files']} |"
         )
     return "\n".join(lines)
@@ -131,8 +136,17 @@ def measure(folder: Path, count: int, batches: int) -> dict[str, dict[str, float
     cpu, wall = measured(append)
     files = lake.live_files()
     appended_bytes = sum(file.data_file.file_size_in_bytes for file in files)
+    partitions = by_partition(files)
+    peers = {}
+    for name, rewrite in (("DuckDB", by_duckdb), ("Polars", by_polars)):
+        place = folder / name
+        place.mkdir()
+        taken = measured(lambda rewrite=rewrite, place=place: rewrite(partitions, place))  # type: ignore[misc]
+        peers[f"{name}: distinct, sorted, zstd"] = figures(*taken, count * batches) | peer_files(place, count * batches)
+        assert pl.scan_parquet(place / "*.parquet").select(pl.len()).collect().item() == count * batches
     compacted_cpu, compacted_wall = measured(lambda: compact(lake, gap_ms=1_800_000, now_ms=START_MS))
     compacted = lake.live_files()
+    assert sum(file.rows for file in compacted) == count * batches
     lake.close()
     peer_cpu, peer_wall = measured(lambda: peer(folder / "peer", data))
     total = count * batches
@@ -142,6 +156,7 @@ def measure(folder: Path, count: int, batches: int) -> dict[str, dict[str, float
             "files": len(compacted),
             "bytes_per_event": sum(file.data_file.file_size_in_bytes for file in compacted) / total,
         },
+        **peers,
         "pyiceberg's Table.append": figures(peer_cpu, peer_wall, total) | peer_files(folder / "peer", total),
     }  # fmt: skip
 
@@ -161,6 +176,32 @@ def peer(folder: Path, data: list[pa.RecordBatch]) -> None:
         rows = pa.Table.from_arrays(columns, COLUMNS.names).cast(COLUMNS)
         table.append(rows)
     layout.close()
+
+
+def by_partition(files: list[LiveFile]) -> list[list[str]]:
+    """The paths of each partition's files."""
+    found: dict[tuple[int, str], list[str]] = {}
+    for file in files:
+        found.setdefault((file.date, file.group), []).append(file.path)
+    return list(found.values())
+
+
+def by_duckdb(partitions: list[list[str]], folder: Path) -> None:
+    """A file for each partition, by DuckDB on two threads."""
+    with duckdb.connect(config={"threads": 2}) as connection:
+        for number, paths in enumerate(partitions):
+            connection.execute(
+                "COPY (SELECT DISTINCT ON (event_id) * FROM read_parquet($paths) ORDER BY timestamp) "
+                f"TO '{folder / f'{number}.parquet'}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)",
+                {"paths": paths},
+            )
+
+
+def by_polars(partitions: list[list[str]], folder: Path) -> None:
+    """The same by Polars, with as many threads as there are cores."""
+    for number, paths in enumerate(partitions):
+        rows = pl.read_parquet(paths).unique("event_id", keep="first").sort("timestamp")
+        rows.write_parquet(folder / f"{number}.parquet", compression="zstd", compression_level=1)
 
 
 def peer_files(folder: Path, total: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport size_t
+from libc.stdlib cimport calloc, free, malloc
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from kernels cimport (
@@ -10,7 +11,12 @@ from kernels cimport (
     em_gather_fixed,
     em_gather_look,
     em_gather_offsets,
+    em_gather_parts_offsets,
+    em_gather_parts_strings,
+    em_gather_places,
     em_gather_strings,
+    em_part,
+    em_place,
     em_rows,
     em_strings,
 )
@@ -98,3 +104,94 @@ cdef class Rows:
             raise ValueError(f"what is given must have room for the strings and {EM_GATHER_PADDING} bytes more")
         with nogil:
             em_gather_strings(self._picked, source, content.size, total, given.at)
+
+
+cdef class PartStrings:
+    cdef em_part *_parts
+    cdef size_t _count
+    cdef list _held
+
+    def __cinit__(self, list columns not None):
+        cdef Bytes places, content
+        cdef em_part *part
+        cdef size_t rows, offset
+        self._held, self._count = [], len(columns)
+        self._parts = <em_part *>calloc(max(self._count, 1), sizeof(em_part))
+        if self._parts == NULL:
+            raise MemoryError
+        for number, (rows, offset, offsets, data) in enumerate(columns):
+            places, content = Bytes(offsets, False), Bytes(data, False)
+            part = self._parts + <size_t>number
+            part.strings.offsets, part.strings.data = <const int32_t *>places.at + offset, content.at
+            part.size = content.size
+            if (
+                places.size // 4 < offset + rows + 1
+                or part.strings.offsets[0] < 0
+                or part.strings.offsets[0] > part.strings.offsets[rows]
+                or <size_t>part.strings.offsets[rows] > content.size
+            ):
+                raise ValueError("offsets and data are not those of a string column")
+            self._held.append((rows, places, content))
+
+    def __dealloc__(self):
+        free(self._parts)
+
+    cdef void _check(self, Places places) except *:
+        if places.sizes != [held[0] for held in self._held]:
+            raise ValueError("the parts of the column must have the rows that the places are counted in")
+
+    def offsets(self, Places places not None, to):
+        cdef Bytes given = Bytes(to, True)
+        cdef int64_t total
+        self._check(places)
+        if given.size != <size_t>((places.n + 1) * 4):
+            raise ValueError("what is given must have one offset more than rows picked")
+        with nogil:
+            total = em_gather_parts_offsets(places.places, places.n, self._parts, <int32_t *>given.at)
+        return total
+
+    def strings(self, Places places not None, size_t total, to):
+        cdef Bytes given = Bytes(to, True)
+        self._check(places)
+        if given.size < total + EM_GATHER_PADDING:
+            raise ValueError(f"what is given must have room for the strings and {EM_GATHER_PADDING} bytes more")
+        with nogil:
+            em_gather_parts_strings(places.places, places.n, self._parts, total, given.at)
+
+
+cdef class Places:
+    cdef em_place *places
+    cdef size_t n
+    cdef list sizes
+
+    def __cinit__(self, const int32_t[::1] rows not None, list sizes not None):
+        cdef em_rows picked
+        cdef size_t total = sum(sizes), count = len(sizes)
+        cdef int32_t *starts
+        cdef int32_t start = 0
+        cdef bint fits
+        if total > 0x7FFFFFFF or (count and min(sizes) < 0):
+            raise ValueError("parts must have less than 2**31 rows in all")
+        self.sizes, self.n = list(sizes), rows.shape[0]
+        picked.n, picked.runs, picked.rows = self.n, 0, NULL
+        if self.n:
+            picked.rows = &rows[0]
+        with nogil:
+            fits = em_gather_look(&picked, total)
+        if not fits:
+            raise IndexError(f"rows must be numbers from 0 to {<object>total - 1}")
+        self.places = <em_place *>malloc(max(self.n, 1) * sizeof(em_place))
+        starts = <int32_t *>malloc(max(count, 1) * sizeof(int32_t))
+        try:
+            if self.places == NULL or starts == NULL:
+                raise MemoryError
+            for number in range(count):
+                starts[<size_t>number] = start
+                start += <int32_t>sizes[number]
+            with nogil:
+                em_gather_places(picked, starts, count, self.places)
+        finally:
+            free(starts)
+
+    def __dealloc__(self):
+        free(self.places)

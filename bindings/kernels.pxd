@@ -87,7 +87,8 @@ cdef extern from "sessionize.h" nogil:
     ctypedef struct em_device:
         uint64_t key
 
-    ctypedef struct em_moment:
+    ctypedef struct em_visit:
+        uint64_t device
         int64_t at_ms
         int64_t row
 
@@ -107,9 +108,10 @@ cdef extern from "sessionize.h" nogil:
     )
     bint em_sessions_enter(em_sessions *state, const em_device *devices, uint64_t n)
     void em_sessions_pack(const em_sessions *state, em_device *to)
+    void em_device_hashes(em_strings devices, size_t n, uint64_t *hashes)
     void em_sessions_exact(
-        em_strings devices, const int32_t *groups, const int32_t *firsts, size_t count, const int64_t *at_ms, size_t n,
-        int64_t gap_ms, int64_t *starts, em_moment *moments, em_moment *spare, int64_t *session_ids
+        const uint64_t *devices, const int64_t *at_ms, size_t n, int64_t gap_ms, unsigned bits, int64_t *starts,
+        em_visit *visits, em_visit *spare, int64_t *session_ids
     )
     void em_session_ids(em_strings devices, const int64_t *starts_ms, size_t n, int64_t *session_ids)
 
@@ -171,6 +173,20 @@ cdef extern from "gather.h" nogil:
     size_t em_gather_bits(em_rows picked, const uint8_t *source, size_t offset, uint8_t *to)
     int64_t em_gather_offsets(em_rows picked, em_strings source, int32_t *offsets)
     void em_gather_strings(em_rows picked, em_strings source, size_t size, size_t total, uint8_t *to)
+
+
+cdef extern from "gather_parts.h" nogil:
+    ctypedef struct em_part:
+        em_strings strings
+        size_t size
+
+    ctypedef struct em_place:
+        int32_t part
+        int32_t row
+
+    void em_gather_places(em_rows picked, const int32_t *starts, size_t count, em_place *places)
+    int64_t em_gather_parts_offsets(const em_place *places, size_t n, const em_part *parts, int32_t *offsets)
+    void em_gather_parts_strings(const em_place *places, size_t n, const em_part *parts, size_t total, uint8_t *to)
 
 
 cdef inline em_strings as_strings(const int32_t[::1] offsets, const uint8_t[::1] data) except *:

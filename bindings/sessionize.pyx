@@ -11,9 +11,9 @@ from kernels cimport (
     as_secret,
     as_strings,
     em_device,
+    em_device_hashes,
     em_enter,
     em_leave,
-    em_moment,
     em_session_ids,
     em_sessions,
     em_sessions_assign,
@@ -21,10 +21,12 @@ from kernels cimport (
     em_sessions_exact,
     em_sessions_pack,
     em_strings,
+    em_visit,
 )
 
 DEVICE_BYTES = sizeof(em_device)
-MOMENT_BYTES = sizeof(em_moment)
+VISIT_BYTES = sizeof(em_visit)
+BITS_MAX = 24
 SECRET_BYTES = EM_SECRET_BYTES
 SPARE = EM_SESSIONS_SPARE
 LATENESS_MAX_MS = EM_LATENESS_MAX_MS
@@ -129,30 +131,40 @@ cdef class Sessions:
         return done
 
 
+def device_hashes(const int32_t[::1] offsets not None, const uint8_t[::1] data not None, uint64_t[::1] hashes not None):
+    cdef em_strings devices = as_strings(offsets, data)
+    cdef size_t n = offsets.shape[0] - 1
+    if <size_t>hashes.shape[0] != n:
+        raise ValueError("device ids and hashes must be equally many")
+    if n == 0:
+        return
+    with nogil:
+        em_device_hashes(devices, n, &hashes[0])
+
+
 def exact(
-    const int32_t[::1] offsets not None,
-    const uint8_t[::1] data not None,
-    const int32_t[::1] groups not None,
-    const int32_t[::1] firsts not None,
+    const uint64_t[::1] devices not None,
     const int64_t[::1] at_ms not None,
     int64_t gap_ms,
+    unsigned bits,
     int64_t[::1] starts not None,
-    uint8_t[::1] moments not None,
+    uint8_t[::1] visits not None,
     uint8_t[::1] spare not None,
     int64_t[::1] session_ids not None,
 ):
-    cdef em_strings devices = as_strings(offsets, data)
-    cdef size_t n = offsets.shape[0] - 1, room = n * sizeof(em_moment), count = firsts.shape[0]
-    if <size_t>at_ms.shape[0] != n or <size_t>session_ids.shape[0] != n or <size_t>groups.shape[0] != n:
-        raise ValueError("device ids, groups, at_ms and session_ids must be equally many")
-    if <size_t>moments.shape[0] < room or <size_t>spare.shape[0] < room or <size_t>starts.shape[0] != count + 1:
-        raise ValueError("moments and spare must have room for every row, starts for every device and one more")
+    cdef size_t n = devices.shape[0], room = n * sizeof(em_visit)
+    if <size_t>at_ms.shape[0] != n or <size_t>session_ids.shape[0] != n:
+        raise ValueError("devices, at_ms and session_ids must be equally many")
+    if not 1 <= bits <= BITS_MAX or starts.shape[0] != (<Py_ssize_t>1 << bits) + 1:
+        raise ValueError(f"bits must be 1 to {BITS_MAX}, and starts 2**bits + 1")
+    if <size_t>visits.shape[0] < room or <size_t>spare.shape[0] < room:
+        raise ValueError("visits and spare must have room for every row")
     if n == 0:
         return
     with nogil:
         em_sessions_exact(
-            devices, &groups[0], &firsts[0], count, &at_ms[0], n, gap_ms, &starts[0], <em_moment *>&moments[0],
-            <em_moment *>&spare[0], &session_ids[0]
+            &devices[0], &at_ms[0], n, gap_ms, bits, &starts[0], <em_visit *>&visits[0], <em_visit *>&spare[0],
+            &session_ids[0]
         )
 
 

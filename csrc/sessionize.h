@@ -87,20 +87,22 @@ bool em_sessions_enter(em_sessions *state, const em_device *devices, uint64_t n)
 /* Writes all devices to `to`, one behind the other, as em_sessions_enter takes them. */
 void em_sessions_pack(const em_sessions *state, em_device *to);
 
-/* A row's time, and which row it is. */
+/* A row of a data set: its device's hash, its time, and which row it is. */
 typedef struct {
-    int64_t at_ms;
-    int64_t row;
-} em_moment;
+    uint64_t device;
+    int64_t at_ms, row;
+} em_visit;
+
+/* hashes[i] = XXH3-64 of device i's bytes: all of a device that a session's id is made of. */
+void em_device_hashes(em_strings devices, size_t n, uint64_t *hashes);
 
 /*
- * Final session ids of a whole data set, whose rows may come in any order. groups[i] numbers the device of row i, from
- * 0 to count - 1, and firsts[g] is a row of device g; `starts` has count + 1 entries, zeroed; `moments` and `spare`
- * have room for n each.
+ * Final session ids of a whole data set, whose rows may come in any order; devices[i] is the hash of row i's device, which
+ * stands for it. Rows are spread over 2^bits buckets (1 to 24 bits) by the upper bits of the hash, and each bucket is
+ * sorted: `starts` has 2^bits + 1 entries, zeroed; `visits` and `spare` have room for n each.
  */
-void em_sessions_exact(em_strings devices, const int32_t *groups, const int32_t *firsts, size_t count,
-                       const int64_t *at_ms, size_t n, int64_t gap_ms, int64_t *starts, em_moment *moments,
-                       em_moment *spare, int64_t *session_ids);
+void em_sessions_exact(const uint64_t *devices, const int64_t *at_ms, size_t n, int64_t gap_ms, unsigned bits,
+                       int64_t *starts, em_visit *visits, em_visit *spare, int64_t *session_ids);
 
 /*
  * session_ids[i] = XXH3-64 of 16 bytes, top bit cleared: XXH3-64 of device i's bytes, and starts[i], both little-endian

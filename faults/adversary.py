@@ -11,6 +11,7 @@ from eventmill.core.clock import now_ms
 from eventmill.kernels.partition import murmur2
 from faults.scene import Scene
 from faults.sending import Sent, send
+from faults.sinks import settle
 
 _MASK: Final = (1 << 128) - 1
 #: Patterns by which a hash that is not keyed, or looks at half of an id, would put all in few places.
@@ -52,7 +53,7 @@ def adversarial_ids(scene: Scene) -> None:
             send(scene, "Adversary", [Sent(each, names[n % _DEVICES], at + n) for n, each in rows])
 
     scene.strike(act)
-    scene.system.ask("POST", "/v1/flush")
+    settle(scene.system)
     scene.notes["ids sent"] += _EVENTS
     scene.notes["taken for seen, and rescued"] += rescued(scene) - before
 

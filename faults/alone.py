@@ -12,6 +12,7 @@ from eventmill.core.config import Config
 from eventmill.core.errors import EventmillError
 from eventmill.serve.remote import ask
 from faults.role import Role
+from faults.sums import not_rolled_up
 from testbed.process import free_port
 
 
@@ -30,7 +31,7 @@ class Alone:
         # Few events, so snapshots must come often to be met by a fault at all.
         often = {"EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000", "EVENTMILL_DEDUP__CAPACITY": "10000000"}
         self.role = Role(arguments, folder / "serve.txt", {**often, **environ})
-        self.processors = [self.role]
+        self.processors = self.sinks = [self.role]
 
     def start(self) -> None:
         """Returns once it takes traffic."""
@@ -67,6 +68,7 @@ class Alone:
         self.ask("POST", "/v1/flush")
         verdicts = self.ask("POST", f"/v1/judge?truth={truth}")
         audit = self.ask("GET", "/v1/audit")
+        verdicts["realtime"]["corrupt"] += not_rolled_up(self)
         return {name: {**verdict, "balanced": audit["balanced"]} for name, verdict in verdicts.items()}
 
     def close(self) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from faults.adversary import adversarial_ids
-from faults.clocks import wrong_clocks
+from faults.clocks import in_lake, mismatches, wrong_clocks
 from faults.dimensions import SpreadWithRedis, break_redis
 from faults.poison import poison
+from faults.registry import SpreadWithRegistry, break_registry
 from faults.rows import damage, drain, kill_at_failpoint, kill_processor
 from faults.scene import Row, Scene
+from faults.sinks import kill_sink
 from faults.spread import PARTITIONS, PREFIX, Spread
 from testbed.faults import Api, Conditions, Fault
 from testbed.kafka import Node
@@ -125,6 +127,18 @@ def freeze_processor(scene: Scene) -> None:
         zombie.start()
 
 
+class SessionsCompared(Spread):
+    """Three brokers; at the end all sessions are compared. An event in another session than an exact computation puts it in
+    counts as corrupt in the lake."""
+
+    def verdicts(self, truth: Path) -> dict[str, dict[str, Any]]:
+        """See ``Spread``."""
+        verdicts = super().verdicts(truth)
+        self.compact()
+        verdicts["lake"]["corrupt"] += mismatches(in_lake(self))
+        return verdicts
+
+
 def add_and_remove(scene: Scene) -> None:
     """One processor more, and one of the older ones less, by SIGTERM and SIGKILL in turn."""
     system = spread(scene)
@@ -189,7 +203,7 @@ BROKERS: Final[tuple[Row, ...]] = (
     _on(6, "SIGSTOP of a broker", freeze_broker, runs=10, small=0, seconds=120),
     _on(7, "two brokers down", two_brokers_down, runs=5, small=0),
     _on(8, "SIGSTOP of a processor past its session timeout", freeze_processor, runs=20, small=0),
-    _on(9, "processors added and removed", add_and_remove, runs=50, small=0),
+    _on(9, "processors added and removed, sessions compared", add_and_remove, build=SessionsCompared, runs=50, small=0),
     _on(10, "EndTxn delayed, reset, or its reply lost", break_end_txn, runs=50, small=0),
     _on(11, "resets, slices and latency on Kafka", break_links, runs=20, small=0),
     _on(
@@ -201,6 +215,16 @@ BROKERS: Final[tuple[Row, ...]] = (
         small=0,
         seconds=60,
     ),
+    _on(
+        12,
+        "the schema registry never reached, killed, hanging",
+        break_registry,
+        build=SpreadWithRegistry,
+        runs=10,
+        small=0,
+        seconds=60,
+    ),
+    _on(13, "kill -9 of the sink within a ClickHouse insert", kill_sink, runs=50, small=0),
     _on(18, "wrong clocks, events days late and from the future", wrong_clocks, runs=5, small=0),
     _on(19, "poison: bodies and events that nobody should send", poison, runs=20, small=0),
     _on(22, "ids chosen to meet in filter and hash tables", adversarial_ids, runs=20, small=0, seconds=60),

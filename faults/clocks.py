@@ -68,12 +68,17 @@ def _send(scene: Scene, tag: str, times: list[int], ahead_ms: int) -> None:
 
 
 def _stored(system: System, tag: str) -> pa.Table:
+    table = in_lake(system, "event = 'Tick'")
+    return table.filter(pc.starts_with(table.column("device_id").cast(pa.string()), tag))
+
+
+def in_lake(system: System, condition: str = "true") -> pa.Table:
+    """Device, time and session of the lake's events."""
     lake = Lake(system.lake_dir)
     try:
-        table = lake.load().scan("event = 'Tick'", selected_fields=("device_id", "timestamp", "session_id")).to_arrow()
+        return lake.load().scan(condition, selected_fields=("device_id", "timestamp", "session_id")).to_arrow()
     finally:
         lake.close()
-    return table.filter(pc.starts_with(table.column("device_id").cast(pa.string()), tag))
 
 
 def mismatches(events: pa.Table) -> int:

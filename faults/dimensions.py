@@ -14,6 +14,7 @@ from eventmill.process.dimensions.redis_table import RedisTable
 from faults.alone import Alone
 from faults.scene import Scene, System
 from faults.spread import Spread
+from faults.sums import number
 from testbed.faults import Conditions, FaultProxy
 from testbed.process import eventually, free_port
 from testbed.redis import Redis
@@ -116,10 +117,10 @@ class SpreadWithRedis(Spread):
 def put_right(system: System, processors: Sequence[str]) -> dict[str, int]:
     """By store, how much is wrong: before a compaction flagged must be what the processors counted, after it all are known."""
     system.ask("POST", "/v1/flush")
-    off = abs(_number(system, f"{_FLAGGED} events") - sum(map(_counted, processors)))
+    off = abs(number(system, f"{_FLAGGED} events") - sum(map(_counted, processors)))
     system.compact()
     tables = {"realtime": "events", "lake": "lake.events"}
-    return {store: off + _number(system, f"{_WRONG} {table}") for store, table in tables.items()}
+    return {store: off + number(system, f"{_WRONG} {table}") for store, table in tables.items()}
 
 
 def _with(wrong: Mapping[str, int], verdicts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -133,10 +134,6 @@ def _counted(url: str) -> int:
     with urllib.request.urlopen(f"{url}/metrics") as answer:
         text = answer.read().decode()
     return int(sum(float(n) for n in re.findall(r"^eventmill_dimension_unknown_total(?:{.*})? (\S+)$", text, re.M)))
-
-
-def _number(system: System, query: str) -> int:
-    return int(system.ask("POST", "/v1/query/sql", {"query": query})["rows"][0][0])
 
 
 def _dimensions(scene: Scene) -> Dimensions:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,7 @@ import numpy as np
 from testbed.process import READY_S, Server, eventually
 
 _READY: Final = b"ready "
+_ASK_S: Final = 10.0
 
 
 class Role:
@@ -24,9 +27,10 @@ class Role:
         self.server = Server([], messages, environ)
         self._from = 0
 
-    def launch(self, failpoint: tuple[str, int] | None = None) -> None:
-        """Start it, not waiting; with ``failpoint`` it kills itself when it reaches that point for the n-th time."""
-        main = ["-m", "eventmill"] if failpoint is None else ["-m", "faults.child", failpoint[0], str(failpoint[1])]
+    def launch(self, failpoint: tuple[str, int] | None = None, *, after_ms: int = 0) -> None:
+        """Start it, not waiting; with ``failpoint`` it kills itself when it has reached that point for the n-th time."""
+        armed = [] if failpoint is None else [failpoint[0], str(failpoint[1]), str(after_ms)]
+        main = ["-m", "faults.child", *armed] if armed else ["-m", "eventmill"]
         self.server.command = [sys.executable, *main, *self._arguments]
         self._from = self.server.messages.stat().st_size if self.server.messages.exists() else 0
         self.server.start()
@@ -57,6 +61,14 @@ class Role:
         if self.server.crashed:
             raise RuntimeError(f"{self._arguments} ended at once: {self.server.tail()}")
         return any(line.startswith(_READY.decode()) for line in self.said.splitlines())
+
+
+def refused(url: str) -> int:
+    """Requests that ingest at that address has answered with 503."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=_ASK_S) as answer:
+        text = answer.read().decode()
+    found = re.findall(r'^eventmill_requests_total\{.*status="503".*\} ([0-9.e+]+)$', text, re.MULTILINE)
+    return int(sum(map(float, found)))
 
 
 class Load:

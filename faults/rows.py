@@ -9,13 +9,17 @@ import time
 from pathlib import Path
 from typing import Final
 
+from faults import disk
 from faults.adversary import adversarial_ids
 from faults.alone import Alone
 from faults.clocks import wrong_clocks
 from faults.dimensions import WithRedis, break_redis, break_redis_links
 from faults.lakes import WithReader, kill_compactor, meet_compactor
+from faults.overfull import SmallFilter, overfill
 from faults.poison import poison
+from faults.registry import WithRegistry, break_registry
 from faults.scene import Row, Scene
+from faults.sinks import kill_sink
 from testbed.process import eventually
 
 #: The processor's failpoints, in the order in which it passes them.
@@ -106,10 +110,31 @@ MATRIX: Final = (
     Row(4, "kill -9 of ingest under load", kill_ingest, Alone, runs=50, small=0),
     Row(11, "resets, slices and latency on Redis", break_redis_links, WithRedis, runs=10, small=0),
     Row(12, "Redis killed, slow, of another type, emptied", break_redis, WithRedis, runs=10, small=0, seconds=20),
+    Row(
+        12,
+        "the schema registry never reached, killed, hanging",
+        break_registry,
+        WithRegistry,
+        runs=10,
+        small=0,
+        seconds=60,
+    ),
+    Row(13, "kill -9 of the sink within a ClickHouse insert", kill_sink, Alone, runs=50, small=0, seconds=20),
     Row(14, "kill -9 of a compactor, the lake being read", kill_compactor, WithReader, runs=30, small=0),
     Row(15, "two compactors, late appends, a zombie sink", meet_compactor, WithReader, runs=60, small=0),
+    Row(
+        17,
+        "disk full: log, snapshots, ClickHouse, Parquet",
+        disk.fill_disk,
+        disk.SmallDisks,
+        runs=20,
+        small=0,
+        seconds=40,
+        why_not=disk.why_not,
+    ),
     Row(18, "wrong clocks, events days late and from the future", wrong_clocks, Alone, runs=5, small=0, seconds=30),
     Row(19, "poison: bodies and events that nobody should send", poison, Alone, runs=20, small=0),
     Row(22, "ids chosen to meet in filter and hash tables", adversarial_ids, Alone, runs=20, small=1, seconds=30),
+    Row(24, "more ids than the filter is made for", overfill, SmallFilter, runs=2, small=0, seconds=60),
     Row(25, "SIGTERM, then start again", drain, Alone, runs=10, small=0),
 )

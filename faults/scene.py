@@ -24,11 +24,12 @@ _BETWEEN: Final = (10, 90)
 
 
 class System(Protocol):
-    """What faults are made in. ``processors`` are the processes that hold the processor's state."""
+    """What faults are made in. ``processors`` are the processes that hold the processor's state, ``sinks`` the stores."""
 
     name: str
     url: str
     processors: list[Role]
+    sinks: list[Role]
     #: The folder of the lake.
     lake_dir: Path
 
@@ -61,7 +62,7 @@ class System(Protocol):
         ...
 
     def verdicts(self, truth: Path) -> dict[str, dict[str, Any]]:
-        """The oracle's, by store, once everything has arrived."""
+        """The oracle's, by store, once everything has arrived; what a roll-up lacks or has too much is corrupt."""
         ...
 
     def close(self) -> None:
@@ -98,7 +99,7 @@ class Scene:
 class Row:
     """A row of the matrix on one kind of system. ``runs``: faults in the whole matrix and in its small size.
 
-    ``seconds``: what a run takes at most, by which the load is measured out.
+    ``seconds``: what a run takes at most, by which the load is measured out. ``why_not``: what keeps this machine from it.
     """
 
     number: int
@@ -108,6 +109,7 @@ class Row:
     runs: int
     small: int = 1
     seconds: int = 10
+    why_not: Callable[[], str | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class Result:
     balanced: bool
     recoveries: list[float]
     notes: dict[str, int]
+    #: How many runs the whole matrix has of it.
+    planned: int = 0
 
     @property
     def good(self) -> bool:
@@ -159,7 +163,7 @@ def run(row: Row, runs: int, *, seed: int = 3, told: Callable[[int], None] = lam
     return Result(
         row.number, row.title, system.name, runs, next(iter(verdicts.values()))["acked"], **worst,
         balanced=all(verdict.get("balanced", True) for verdict in verdicts.values()),
-        recoveries=scene.recoveries, notes=dict(scene.notes),
+        recoveries=scene.recoveries, notes=dict(scene.notes), planned=row.runs,
     )  # fmt: skip
 
 

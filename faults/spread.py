@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -24,15 +23,15 @@ from eventmill.generate.oracle import judge, stored_rows
 from eventmill.generate.truth import TruthFile
 from eventmill.log.kafka.log import KafkaLog
 from eventmill.log.kafka.topics import create
-from faults.role import Role
+from faults.role import Role, refused
+from faults.sums import not_rolled_up
 from testbed.faults import FaultProxy
 from testbed.kafka import Kafka
 from testbed.process import eventually, free_port
 
 PREFIX: Final = "eventmill"
 PARTITIONS: Final = 6
-_ASK_S: Final = 10.0
-_JUDGE_S: Final = 300.0
+_JUDGE_S: Final = 600.0
 
 
 class Spread:
@@ -53,7 +52,7 @@ class Spread:
         self.ingests: list[Role] = []
         self.processors: list[Role] = []
         self._count = processors
-        self._sink: Role | None = None
+        self.sinks: list[Role] = []
 
     def _environ(self, bootstrap: str) -> dict[str, str]:
         return {
@@ -91,8 +90,8 @@ class Spread:
         self.log = KafkaLog(config)
         self.ingests = [self._role("ingest", "ingest", "--port", str(self._port))]
         self.processors = [self._role(f"process-{number}", "process", "--port", "0") for number in range(self._count)]
-        self._sink = self._role("sink", "sink", "--port", "0")
-        for role in (self._sink, *self.processors, *self.ingests):
+        self.sinks = [self._role("sink", "sink", "--port", "0")]
+        for role in (*self.sinks, *self.processors, *self.ingests):
             role.start()
 
     def mark(self) -> dict[int, int]:
@@ -126,10 +125,7 @@ class Spread:
 
     def refused(self) -> int:
         """Requests that ingest has answered with 503."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=_ASK_S) as answer:
-            text = answer.read().decode()
-        found = re.findall(r'^eventmill_requests_total\{.*status="503".*\} ([0-9.e+]+)$', text, re.MULTILINE)
-        return int(sum(map(float, found)))
+        return refused(self.url)
 
     def compact(self) -> None:
         """Compact the lake as it is now."""
@@ -142,6 +138,7 @@ class Spread:
         for role in [*self.processors, *self.ingests]:
             role.server.resume()
         eventually(lambda: self.passed(self.mark()), lambda: "everything is processed")
+        eventually(lambda: self._in_flight() == 0, lambda: f"{self._in_flight()} events are stored", _JUDGE_S)
         self.ask("POST", "/v1/flush")
         frames = [
             StoredFrame(Topic.ENRICHED, message.partition(), message.offset(), 0, 0, None, {}, message.value())
@@ -150,16 +147,18 @@ class Spread:
         stored = stored_rows(pa.Table.from_batches([frame.decode_all(frames, EVENT)]))
         balanced = self.ask("GET", "/v1/audit")["balanced"]
         stores = self.ask("POST", f"/v1/judge?truth={quote(str(truth))}")
+        stores["realtime"]["corrupt"] += not_rolled_up(self)
         enriched = judge(TruthFile(truth).read(), stored).as_dict()
         return {"enriched": enriched, **{name: {**verdict, "balanced": balanced} for name, verdict in stores.items()}}
 
+    def _in_flight(self) -> int:
+        return int(self.ask("GET", "/v1/status")["in_flight"])
+
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """An answer of the sink's; asked again while it says that the log is out of its reach."""
-        if self._sink is None:
-            raise RuntimeError("the sink is not started yet")
         data = None if body is None else orjson.dumps(body)
         request = urllib.request.Request(
-            f"{self._sink.url}{path}", data, method=method, headers={"Content-Type": "application/json"}
+            f"{self.sinks[0].url}{path}", data, method=method, headers={"Content-Type": "application/json"}
         )
         answers: list[bytes] = []
 
@@ -179,7 +178,7 @@ class Spread:
 
     def close(self) -> None:
         """Kill everything."""
-        for role in [*self.processors, *self.ingests, *([self._sink] if self._sink else [])]:
+        for role in [*self.processors, *self.ingests, *self.sinks]:
             role.server.kill()
         self.proxy.close()
         self.kafka.close()

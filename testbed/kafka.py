@@ -26,6 +26,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from testbed.jars import classpath, java
 from testbed.packages import CACHE, locked
 from testbed.process import READY_S, Server, eventually, free_port
+from testbed.secure import SCRAM, Secure
 
 _ASK_S: Final = 5.0
 _CONSUME_S: Final = 0.2
@@ -58,7 +59,7 @@ class Node:
         self.number = number
         self.folder = folder
         self.direct, self.faulty, self.behind = (f"127.0.0.1:{free_port()}" for _ in range(3))
-        self.controller = f"127.0.0.1:{free_port()}"
+        self.controller, self.secure = (f"127.0.0.1:{free_port()}" for _ in range(2))
         self.server = Server([], folder / "messages.txt")
 
     def prepare(self, cluster: str, properties: Mapping[str, str], command: list[str], model: Path) -> None:
@@ -73,6 +74,9 @@ class Node:
             "listeners": f"DIRECT://{self.direct},FAULTY://{self.behind},CONTROLLER://{self.controller}",
             "advertised.listeners": f"DIRECT://{self.direct},FAULTY://{self.faulty}",
         }
+        if any(name.startswith("listener.name.secure.") for name in properties):
+            for name in ("listeners", "advertised.listeners"):
+                own[name] += f",SECURE://{self.secure}"
         path = self.folder / "server.properties"
         path.write_text("".join(f"{name}={value}\n" for name, value in {**properties, **own}.items()))
         self.server.command = [*command, "kafka.Kafka", str(path)]
@@ -83,7 +87,8 @@ class Kafka:
 
     ``nodes``: 3 (replication factor 3, min.insync.replicas 2) or 1 (both 1). ``heap_mib`` is per node. ``fast_start``: C1 alone
     compiles, and classes come from an archive that a first run leaves in the cache; a start takes half the CPU time, and all
-    later work more, so benches turn it off. ``settings``: further broker properties; ``flags``: further ones of the JVM.
+    later work more, so benches turn it off. ``settings``: further broker properties; ``flags``: further ones of the JVM;
+    ``secure``: one more listener, with TLS and a password.
     Raises testbed.packages.Unavailable without Java or the jars.
     """
 
@@ -95,11 +100,13 @@ class Kafka:
         fast_start: bool = True,
         settings: Mapping[str, str] | None = None,
         flags: Sequence[str] = (),
+        secure: bool = False,
     ) -> None:
         program, places = java(), classpath()  # first: where they are missing, nothing is left behind
         memory = [f"-Xms{min(heap_mib, 128)}m", f"-Xmx{heap_mib}m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
         flags = [*memory, *flags, *(["-XX:TieredStopAtLevel=1", _class_archive(program, places)] if fast_start else [])]
         self.folder = Path(tempfile.mkdtemp(prefix="eventmill-kafka-"))
+        self.secure = Secure(self.folder) if secure else None
         (self.folder / "log4j2.properties").write_text(_LOGGING)
         flags.append(f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}")
         self._java = [program, *flags, "-cp", places]
@@ -114,13 +121,14 @@ class Kafka:
             "controller.quorum.voters": ",".join(f"{node.number}@{node.controller}" for node in self.nodes),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "DIRECT",
-            "listener.security.protocol.map": "DIRECT:PLAINTEXT,FAULTY:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": "DIRECT:PLAINTEXT,FAULTY:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
             "auto.create.topics.enable": "false",
             **{f"{topic}.replication.factor": count for topic, count in replication.items()},
             "min.insync.replicas": in_sync,
             "transaction.state.log.min.isr": in_sync,
             "share.coordinator.state.topic.min.isr": in_sync,
             **_SMALL,
+            **({} if self.secure is None else self.secure.broker),
             **(settings or {}),
         }
         self._admin: AdminClient | None = None
@@ -134,6 +142,11 @@ class Kafka:
     def faulty_bootstrap(self) -> str:
         """``bootstrap.servers`` of clients that go through the proxies; see ``testbed.faults``."""
         return ",".join(node.faulty for node in self.nodes)
+
+    @property
+    def secure_bootstrap(self) -> str:
+        """``bootstrap.servers`` of clients that use TLS and a password; see ``testbed.secure``."""
+        return ",".join(node.secure for node in self.nodes)
 
     @property
     def admin(self) -> AdminClient:
@@ -279,7 +292,8 @@ class Kafka:
             + f"node.id={first.number}\nlog.dirs={model}\n"
             + f"listeners=DIRECT://{first.direct},CONTROLLER://{first.controller}\n"
         )
-        done = self.run("kafka.tools.StorageTool", "format", "-c", str(config), "-t", cluster)
+        users = [] if self.secure is None else ["--add-scram", SCRAM]
+        done = self.run("kafka.tools.StorageTool", "format", "-c", str(config), "-t", cluster, *users)
         if done.returncode:
             raise RuntimeError(f"kafka-storage format failed: {(done.stdout + done.stderr)[-2000:]}")
         for node in self.nodes:

@@ -11,9 +11,13 @@ import pytest
 from faults import report
 from faults.brokers import SMALL as BROKERS
 from faults.clocks import mismatches
+from faults.disk import SmallDisks
+from faults.overfull import SmallFilter
+from faults.registry import WithRegistry
 from faults.report import Control, page, save
 from faults.rows import MATRIX
 from faults.scene import Result, run
+from faults.sinks import kill_sink
 
 SMALL = [*(row for row in MATRIX if row.small), BROKERS]
 
@@ -26,19 +30,53 @@ def test_nothing_is_lost_or_doubled(row):
     assert len(result.recoveries) == row.small
 
 
+LONG = [row for row in MATRIX if row.build in (WithRegistry, SmallDisks, SmallFilter) or row.act is kill_sink]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("row", LONG, ids=lambda row: f"{row.number}-{row.build.__name__}")
+def test_nothing_is_lost_or_doubled_at_length(row):
+    if why := row.why_not():
+        pytest.skip(why)
+    result = run(row, 4)
+    assert result.good, result
+    assert len(result.recoveries) == 4
+
+
 RESULT = Result(1, "kill -9", "one machine", 2, 1_000, 0, 0, 0, 0, True, [1.0, 3.0], {"fell back": 2})
 
 
 def test_the_page_counts_and_keeps_the_newest_of_each_row(tmp_path):
     path = tmp_path / "results.json"
-    save([RESULT, dataclasses.replace(RESULT, number=4, lost=7)], [Control("window 0", {"doubled": 5}, {})], "a", path)
-    text = page(save([dataclasses.replace(RESULT, runs=3)], (), "b", path))
+    controls = [Control("window 0", {"doubled": 5}, {})]
+    save([RESULT, dataclasses.replace(RESULT, number=4, lost=7)], controls, "a", path=path)
+    text = page(save([dataclasses.replace(RESULT, runs=3)], (), "b", path=path))
     assert "| 1 | kill -9 | one machine | 3 | 1,000 | 0 | 0 | 2.0 s | 3.0 s |" in text
     assert "| 4 | kill -9 | one machine | 2 | 1,000 | 7 | 0 |" in text
     assert "7 of them lost" in text
     assert "rule of three" not in text
     assert "| window 0 | 5 doubled | nothing |" in text
     assert "a; b" in text
+
+
+def test_runs_of_the_same_code_add_up_and_others_take_their_place(tmp_path):
+    path = tmp_path / "results.json"
+    longest = dataclasses.replace(RESULT, notes={"fell back": 1, "longest refusal, ms": 7}, planned=9)
+    for _ in range(2):
+        kept = save([longest], (), "a", "one", path)
+    (row,) = kept["rows"].values()
+    assert (row["runs"], row["acked"], len(row["recoveries"])) == (4, 2_000, 4)
+    assert row["notes"] == {"fell back": 2, "longest refusal, ms": 7}
+    assert "| 4 of 9 |" in page(kept)
+    for machine, code in (("a", "two"), ("b", "two"), ("b", ""), ("b", "")):
+        (row,) = save([longest], (), machine, code, path)["rows"].values()
+        assert row["runs"] == 2
+
+
+def test_the_rest_of_the_matrix_is_where_the_page_says():
+    paths = [path for *_, paths in report.ELSEWHERE for path in paths]
+    assert paths
+    assert not [path for path in paths if not (report.ROOT / path).exists()]
 
 
 def test_a_fault_shows_in_a_result():

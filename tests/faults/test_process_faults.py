@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -170,6 +172,32 @@ def test_an_offset_committed_before_its_output_would_lose_events_and_this_test_w
     events, _, counts = outcome(log)
     assert 0 < len(events) < len(expected[0])
     assert counts[Hop.ENRICHED] < expected[2][Hop.ENRICHED]
+    log.close()
+
+
+@pytest.mark.parametrize("point", ["snapshot written", "snapshot renamed"])
+def test_no_room_for_snapshots_holds_up_nothing(traffic, expected, tmp_path, caplog, point):
+    """The disk is full but for the first and the last one."""
+    log = LocalLog(tmp_path / "log")
+    fill(log, traffic)
+    met = 0
+
+    def checkpoint(name):
+        nonlocal met
+        met += name == point
+        if name == point and met > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    one = processor(log, tmp_path / "state", checkpoint)
+    one.recover()
+    run_to_end(one)
+    assert met > 2
+    assert "no snapshot was written" in caplog.text
+    assert not list((tmp_path / "state").glob("*.tmp"))
+    assert outcome(log) == expected
+    again = processor(log, tmp_path / "state")
+    assert again.recover().snapshot_offset > 0
+    again.close()
     log.close()
 
 

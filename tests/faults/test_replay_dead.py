@@ -12,6 +12,7 @@ import pytest
 from eventmill.core import frame, groups
 from eventmill.core.config import Config, DedupConfig
 from eventmill.core.errors import ConfigError, StateError
+from eventmill.core.redact import REDACTED, Redaction
 from eventmill.core.schema import DEAD, EVENT, Flag, Hop, Topic
 from eventmill.log.local import LocalLog
 from eventmill.process.pipeline import Processor, build_stages
@@ -41,12 +42,13 @@ class House:
     """Log, processor, sink and rescue."""
 
     def __init__(self, folder, schemas=STRICT):
+        self.redaction = Redaction(["properties.email", "context.ip"])
         self.log = LocalLog(folder / "log")
         self.book = SchemaBook(self.log, Given(schemas), refresh_s=3600)
         self.book.refresh()
         self.processor = Processor(
             self.log, lambda: build_stages(CONFIG, self.book), folder / "state", batch_events_max=1_000,
-            snapshot_interval_events=10**9, book=self.book,
+            snapshot_interval_events=10**9, book=self.book, redaction=self.redaction,
         )  # fmt: skip
         self.processor.recover()
         self.rescue = Rescue(self.log, Stored(self.log), batch_events_max=1_000)
@@ -60,7 +62,9 @@ class House:
             moved += self.rescue.step(0.001)
 
     def replay(self, wanted=None, *, schemas=STRICT, patch=None, dry_run=False):
-        rules = Rules(CONFIG.ingest, CONFIG.http, (), Ruling(schemas), None if patch is None else Patch(patch))
+        rules = Rules(
+            CONFIG.ingest, CONFIG.http, (), Ruling(schemas), None if patch is None else Patch(patch), self.redaction
+        )
         return replay_dead(self.log, rules, wanted or Wanted(), dry_run=dry_run)
 
     def stored(self):
@@ -244,3 +248,30 @@ def test_an_expression_that_is_none_is_an_error_and_one_that_fails_mends_nothing
     house.run()
     for expression in ("error", "empty", ".properties", ".,.", ".properties.price.a.b"):
         assert house.replay(patch=expression, dry_run=True).still_dead == 1
+
+
+def test_a_redacted_letter_comes_back_as_it_was_while_raw_has_it_and_redacted_later(house):
+    def sent(first, price):
+        return raw(("purchase", {"price": price, "email": "a@b.de"}), first=first)
+
+    append(house.log, sent(0, "1"), sent(1, "2"), sent(2, "x"))
+    house.run()
+    assert [b"a@b.de" in row["payload"] for row in house.dead()] == [False] * 3
+    assert [row["redacted"] for row in house.dead()] == [True] * 3
+    report = house.replay(patch=".properties.price |= tonumber")
+    house.run()
+    assert (report.replayed, report.still_dead) == (2, 1)
+    assert [orjson.loads(row["properties"])["email"] for row in house.stored()] == ["a@b.de"] * 2
+    (still,) = house.dead()
+    assert (still["redacted"], orjson.loads(still["payload"])["properties"]["email"]) == (True, "[redacted]")
+    append(house.log, raw(("other", {})))
+    house.run()
+    for group in (groups.SNAPSHOT, groups.REALTIME):
+        with house.log.transaction() as transaction:
+            for topic in (Topic.RAW, Topic.ENRICHED):
+                transaction.commit_offset(group, topic, 0, house.log.end_offset(topic, 0))
+    house.log.trim(Topic.RAW, 0, 1 << 62)
+    assert house.log.start_offset(Topic.RAW, 0) > still["raw_offset"]
+    assert house.replay(patch=".properties.price = 3").replayed == 1
+    house.run()
+    assert orjson.loads(house.stored()[-1]["properties"])["email"] == REDACTED

@@ -3,7 +3,8 @@
  *
  * - Groups are numbered by first appearance; rows stand by group, in order within each.
  * - A key is found exactly where an equal value is, null never; a key given twice is named.
- * - Rows picked are the rows' own strings, values and bits, in the order asked for; nothing else is read or written.
+ * - Rows picked are the rows' own strings, values and bits, in the order asked for, of a column in parts too; nothing else
+ *   is read or written.
  * - Kafka's hash reads no byte beyond the key.
  */
 #include <string>
@@ -12,6 +13,7 @@
 #include "enrich.h"
 #include "fuzz.h"
 #include "gather.h"
+#include "gather_parts.h"
 #include "partition.h"
 
 namespace {
@@ -161,6 +163,40 @@ void check_gather(const Strings &rows, uint64_t picks) {
     }
 }
 
+/* The same of the strings of three parts, one of them empty, which rows are numbered through. */
+void check_parts(const Strings &first, const Strings &last, uint64_t picks) {
+    const Strings none;
+    const Strings *columns[] = {&first, &none, &last};
+    std::vector<Column> memory;
+    std::vector<em_part> parts;
+    std::vector<int32_t> starts, chosen;
+    std::vector<std::string> values;
+    memory.reserve(3);
+    for (const Strings *column : columns) {
+        starts.push_back((int32_t)values.size());
+        values.insert(values.end(), column->values.begin(), column->values.end());
+        memory.emplace_back(*column);
+        parts.push_back({memory.back().strings, memory.back().bytes.size()});
+    }
+    for (; !values.empty() && picks; picks /= 5)
+        chosen.push_back((int32_t)(picks % values.size()));
+    em_rows picked = {chosen.data(), chosen.size(), 0};
+    CHECK(em_gather_look(&picked, values.size()) == 1);
+    std::vector<em_place> places(chosen.size());
+    em_gather_places(picked, starts.data(), starts.size(), places.data());
+    std::vector<int32_t> offsets(chosen.size() + 1);
+    int64_t total = em_gather_parts_offsets(places.data(), places.size(), parts.data(), offsets.data());
+    std::string expected;
+    for (size_t i = 0; i < chosen.size(); i++) {
+        CHECK(offsets[i] == (int32_t)expected.size());
+        expected += values[(size_t)chosen[i]];
+    }
+    CHECK(total == (int64_t)expected.size() && offsets.back() == (int32_t)total);
+    std::vector<uint8_t> bytes((size_t)total + EM_GATHER_PADDING);
+    em_gather_parts_strings(places.data(), places.size(), parts.data(), (size_t)total, bytes.data());
+    CHECK(total == 0 || std::memcmp(bytes.data(), expected.data(), expected.size()) == 0);
+}
+
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -183,5 +219,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     check_enrich(columns[1], columns[0], nulls, skipped);
     check_gather(columns[0], nulls);
     check_gather(columns[1], nulls >> skipped);
+    check_parts(columns[0], columns[1], nulls);
     return 0;
 }

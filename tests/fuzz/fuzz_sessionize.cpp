@@ -90,21 +90,15 @@ std::vector<int64_t> slow_sessions(const Events &events, int64_t gap_ms, bool &f
     return ids;
 }
 
-std::vector<int64_t> exact_sessions(const Events &events, int64_t gap_ms) {
-    std::vector<int32_t> groups, firsts;
-    std::map<std::string, int32_t> numbers;
-    for (size_t row = 0; row < events.count(); row++) {
-        auto [entry, is_new] = numbers.insert({events.device(row), (int32_t)numbers.size()});
-        if (is_new)
-            firsts.push_back((int32_t)row);
-        groups.push_back(entry->second);
-    }
-    size_t n = events.count(), count = firsts.size();
-    std::vector<int64_t> starts(count + 1), ids(n);
-    std::vector<em_moment> moments(n), spare(n);
+std::vector<int64_t> exact_sessions(const Events &events, int64_t gap_ms, unsigned bits) {
+    size_t n = events.count();
+    std::vector<int64_t> starts(((size_t)1 << bits) + 1), ids(n);
+    std::vector<em_visit> visits(n), spare(n);
+    std::vector<uint64_t> hashes(n);
     fuzz::Exact bytes(events.data.data(), events.data.size());
-    em_sessions_exact(events.devices(bytes), groups.data(), firsts.data(), count, events.at.data(), n, gap_ms,
-                      starts.data(), moments.data(), spare.data(), ids.data());
+    em_device_hashes(events.devices(bytes), n, hashes.data());
+    em_sessions_exact(hashes.data(), events.at.data(), n, gap_ms, bits, starts.data(), visits.data(), spare.data(),
+                      ids.data());
     return ids;
 }
 
@@ -136,7 +130,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
     bool fits;
     std::vector<int64_t> wanted = slow_sessions(events, gap_ms, fits);
-    CHECK(exact_sessions(events, gap_ms) == wanted);
+    for (unsigned bits : {1u, 5u, 10u})
+        CHECK(exact_sessions(events, gap_ms, bits) == wanted);
 
     Stream whole(devices_max, 4, gap_ms, lateness_ms), cut(devices_max, 1024, gap_ms, lateness_ms);
     std::vector<int64_t> ids(n), pieces(n);

@@ -8,10 +8,12 @@ import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
 
 import orjson
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 from tests.browser import Tab, chromium
 from tests.serving import Serving, eventmill, eventually
 
@@ -19,13 +21,14 @@ EVENTS = 6_000
 DAY_MS = 86_400_000
 PAGES = (
     "overview", "live", "pipeline", "explore?event=Product+Viewed&by=platform&chart=bar", "funnels?by=platform", "retention",
-    "paths", "sessions", "users", "sql?q=SELECT+1+AS+one",
+    "paths", "sessions", "users", "sql?q=SELECT+1+AS+one", "saved",
 )  # fmt: skip
 LOOKS = {
     "light": {"viewport": {"width": 1360, "height": 850}},
     "dark": {"viewport": {"width": 1360, "height": 850}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 850}, "is_mobile": True, "has_touch": True},
 }
+#: Kept for who wants to look at them.
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 
 
@@ -81,6 +84,7 @@ def test_every_page_shows_without_a_complaint_and_can_be_used_by_all(browser, se
             page.screenshot(path=SHOTS / f"{place.split('?')[0]}-{look}.png", full_page=True)
             assert serious(page) == [], place
             tab.complaints.clear()  # those about the checker itself
+    print(f"screenshots: {SHOTS}/*-{look}.png")
 
 
 def serious(page):
@@ -181,6 +185,97 @@ def test_explore_is_built_by_hand_kept_in_the_address_and_given_as_a_file(tab, s
     assert tab.complaints == []
 
 
+def test_explore_breaks_down_by_three_fields_beside_the_period_before(tab, serving):
+    place = "explore?event=Product+Viewed&range=6h&interval=hour&by=platform,app_version,type&compare=previous"
+    page = tab.open(place)
+    end = (int(time.time() * 1000) // 3_600_000 + 1) * 3_600_000
+    body = {
+        "event": "Product Viewed",
+        "breakdown": ["platform", "app_version", "type"],
+        "limit": 9,
+        "compare": "previous",
+    }
+    answer = trends(serving, **body, **{"from": iso(end - 7 * 3_600_000)})
+    shown = page.locator("thead th").all_inner_texts()[1:]
+    names = {" · ".join(row[1:4]) for row in answer["rows"]}
+    assert set(shown) == names | {f"{name}, before" for name in names}
+    rows = cells(tab, "Number of events")
+    for column, values in (("value", shown[: len(names)]), ("previous", shown[len(names) :])):
+        place = answer["columns"].index(column)
+        total = sum(number(cell) for row in rows for cell in row[1 + shown.index(values[0]) :][: len(values)])
+        assert total == sum(row[place] for row in answer["rows"]) > 0
+    assert tab.complaints == []
+
+
+#: Pages that save what they show, with what is seen again when it is opened.
+SAVES = {
+    "explore?event=Product+Viewed&measure=devices&range=6h&interval=hour&by=platform&compare=previous&cumulative=1&"
+    "filters=%5B%7B%22field%22%3A%22platform%22%2C%22op%22%3A%22is_set%22%7D%5D": "trends",
+    "funnels?steps=%5B%22Product+Viewed%22%2C%22Product+Added%22%5D&window=600000&by=platform&range=24h": "funnel",
+    "retention?unit=week&who=users&first=Product+Viewed&range=30d": "retention",
+    "paths?way=end&event=Product+Added&depth=2&top=3&range=24h": "paths",
+    "sessions?by=country&range=6h": "sessions",
+    "sql?q=SELECT+1+AS+one": "sql",
+}
+
+
+#: Run at length: they differ from the others in their parameters only.
+_SOAK = ("retention", "paths", "sessions")
+
+
+@pytest.mark.parametrize(
+    "place", [pytest.param(place, marks=pytest.mark.soak) if kind in _SOAK else place for place, kind in SAVES.items()]
+)
+def test_what_is_saved_is_listed_opens_as_it_was_and_can_be_deleted(tab, serving, place):
+    page = tab.open(place)
+    name = f"A & <b> {SAVES[place]}"
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("textbox", name="Name").fill(name)
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    page.get_by_role("dialog").wait_for(state="detached")
+    saved = serving.request("GET", f"/v1/saved/{quote(name)}")[1]
+    assert saved["kind"] == SAVES[place]
+    assert serving.post(f"/v1/saved/{quote(name)}/run", {})[0] == 200
+    tab.open("saved")
+    page.get_by_role("link", name=name).click()
+    page.wait_for_selector("#main > div:not([data-left]) h1:not(:text-is('Saved'))")
+    tab.settle()
+    opened = parse_qs(urlsplit(page.url).fragment.partition("?")[2])
+    asked = parse_qs(place.partition("?")[2])
+    assert {key: opened.get(key) for key in asked} == asked
+    tab.open(f"saved?name={quote(name)}")
+    assert page.locator("table tbody tr").count() > 0
+    tab.open("saved")
+    page.get_by_role("button", name=f"Delete {name}").click()
+    page.get_by_role("button", name=f"Delete {name}").click()
+    expect(page.locator("main")).not_to_contain_text(name)
+    assert serving.request("GET", f"/v1/saved/{quote(name)}")[0] == 404
+    tab.settle()
+    assert tab.complaints == []
+
+
+def test_a_saved_question_that_no_page_shows_is_answered_as_a_table(tab, serving):
+    query = {
+        "event": "Product Viewed",
+        "from": "-6h",
+        "to": "now",
+        "filters": [{"any": [{"field": "platform", "op": "is_set"}]}],
+    }
+    status, _ = serving.request("PUT", "/v1/saved/grouped", orjson.dumps({"kind": "trends", "query": query}))
+    assert status == 201
+    page = tab.open("saved")
+    page.get_by_role("link", name="grouped").click()
+    page.wait_for_selector("h1:has-text('grouped')")
+    tab.settle()
+    status, answer = serving.post("/v1/saved/grouped/run", {})
+    assert [number(row[1]) for row in cells(tab, "Answer")] == [row[1] for row in answer["rows"]]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    assert Path(download.value.path()).read_text().startswith("time,value\n")
+    assert serving.request("DELETE", "/v1/saved/grouped")[0] == 200
+    assert tab.complaints == []
+
+
 def test_a_chart_is_read_by_the_keyboard(tab, serving):
     page = tab.open("explore?interval=hour")
     chart = page.get_by_role("slider")
@@ -232,7 +327,9 @@ def test_what_events_say_stays_text(tab, serving):
 
 
 def test_pipeline_shows_the_ledger_and_proves_it(tab, serving):
+    serving.sql("SELECT 1")
     page = tab.open("pipeline")
+    assert "Query p50" in tab.text(".figures")
     _, ledger = serving.request("GET", "/v1/pipeline")
     rows = cells(tab, "The ledger by hour")
     assert [number(row[1]) for row in reversed(rows)] == [hour["received"] for hour in ledger["hours"]]

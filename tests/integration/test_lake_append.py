@@ -34,6 +34,19 @@ def test_the_same_range_twice_is_stored_once(lake: Lake) -> None:
     assert len(lake.load().metadata.snapshots) == 1
 
 
+def test_a_lake_that_is_opened_again_goes_on(tmp_path: Path) -> None:
+    Lake(tmp_path / "lake").append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
+    again = Lake(tmp_path / "lake")
+    # In a thread, so that one that waits for itself is seen.
+    work = threading.Thread(
+        target=again.append, args=(batch([row(2)]),), kwargs={"group": GROUP, "ranges": {0: (1, 2)}}, daemon=True
+    )
+    work.start()
+    work.join(60)
+    assert not work.is_alive()
+    assert again.committed_offset() == 2
+
+
 @pytest.mark.parametrize(("first", "following"), [(5, 6), (2, 6)])
 def test_a_gap_and_an_overlap_are_refused(lake: Lake, first: int, following: int) -> None:
     lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 4)})

@@ -174,7 +174,7 @@ def test_sessions_are_exact_whatever_came_when(lake: Lake, seed: int, monkeypatc
     assert run(lake).snapshot_id is None
 
 
-def _in_buckets(*arguments: Any) -> Any:
+def _in_buckets(*arguments: Any, rows_max: int) -> Any:
     return recompute.changed_sessions(*arguments, rows_max=17)
 
 
@@ -383,3 +383,46 @@ def test_the_first_session_of_a_device_begins_with_its_first_event(lake: Lake) -
     append(lake, [row(1, timestamp=MIDNIGHT + 5, device_id="ünï"), row(2, timestamp=MIDNIGHT + 3, device_id="ünï")])
     run(lake)
     assert {entry["session_id"] for entry in rows_of(lake)} == {session("ünï", MIDNIGHT + 3)}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_little_memory_means_more_groups_and_passes_and_the_same_lake(lake: Lake, seed: int) -> None:
+    """Keys of 27 rows, 39 new ids and 78 rows of a group at once, so a date takes several commits."""
+    rng = np.random.default_rng(seed)
+    count = 0
+    earlier: list[dict[str, Any]] = []
+    for _ in range(2):
+        for _ in range(4):
+            rows = random_rows(rng, count, 50)
+            again = [row | {"received_at": row["received_at"] + 1} for row in rows[::7] + earlier[::9]]
+            append(lake, rows + again)
+            earlier += rows
+            count += 50
+        before = len(lake.load().metadata.snapshots)
+        report = run(lake, memory_bytes=5_000)
+        assert len(lake.load().metadata.snapshots) - before > 3
+        assert_exact(lake, [event_id(i) for i in range(count)])
+        assert report.rows_read > report.duplicates >= 4 * 8
+    assert run(lake) == CompactReport()
+    assert sum(hour.removed for hour in lake.counts_by_hour()) >= 2 * 4 * 8
+
+
+def test_a_run_that_is_broken_off_has_done_its_groups_and_the_next_one_does_the_others(lake: Lake) -> None:
+    for number in range(4):
+        append(lake, [row(number * 50 + i, timestamp=START_MS + number * DAY_MS + i) for i in range(50)])
+    reached: list[str] = []
+
+    def break_off(point: str) -> None:
+        reached.append(point)
+        if reached.count("before commit") == 3:
+            raise KeyboardInterrupt
+
+    told: list[tuple[int, int]] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(lake, memory_bytes=4_000, checkpoint=break_off, progress=lambda done, total: told.append((done, total)))
+    assert sorted(file.appended for file in lake.live_files()) == [False, False, True, True]
+    assert told[-1] == (150, 200)
+    rest = run(lake, memory_bytes=4_000)
+    assert (rest.rows_read, rest.files_read) == (100, 2)
+    assert_exact(lake, [event_id(i) for i in range(200)])
+    assert lake.committed_offset() == 4

@@ -51,7 +51,9 @@ def test_json(store: RealtimeStore) -> None:
     answer = orjson.loads(found.body)
     assert answer["columns"] == ["time", "breakdown", "value"]
     assert set(answer) == {"columns", "rows", "meta"}
-    assert set(answer["meta"]) == {"stores", "boundary", "estimated_rows", "elapsed_ms", "cached"}
+    assert set(answer["meta"]) == {
+        "stores", "boundary", "estimated_rows", "elapsed_ms", "cached", "complete_until", "provisional",
+    }  # fmt: skip
     assert sum(row[2] for row in answer["rows"]) == 2_000
     found = ask(
         service,

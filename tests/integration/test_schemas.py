@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import orjson
 import pytest
+from tests.needs import had
 
 from eventmill.core.config import SchemasConfig
-from eventmill.core.errors import SchemaError
-from eventmill.process.schemas.sources import FolderSource, RegistrySource
-from registry_server import registry_or_skip
+from eventmill.core.errors import ConfigError, SchemaError
+from eventmill.process.schemas.sources import FolderSource, Reference, RegistrySource
 from serving import eventmill, eventually
+from testbed.registry import Registry
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
@@ -40,10 +41,10 @@ def ids(server, condition="1"):
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    registry = registry_or_skip(tmp_path_factory.mktemp("registry"))
-    yield registry
-    registry.stop()
+def registry():
+    server = had(lambda: Registry().__enter__())
+    yield server
+    server.close()
 
 
 def test_a_folder_of_schemas_changes_beside_the_running_service(serve, tmp_path):
@@ -122,6 +123,9 @@ def test_a_registry_gives_versions_references_and_modes(registry):
     source.set_compatibility("Order Completed", "BACKWARD")
     with pytest.raises(SchemaError, match="409"):
         source.publish("Order Completed", schema(minimum=5))
+    assert "BACKWARD" not in (source.refusal("Order Completed", schema()) or "")
+    assert "compatibility mode" in source.refusal("Order Completed", schema(minimum=5))
+    assert source.refusal("Never Seen", schema(minimum=5)) is None
     assert source.publish("Order Completed", schema()).version == "2"
     with pytest.raises(SchemaError, match="BACKWARD_TRANSITIVE"):
         source.set_compatibility("Order Completed", "SIDEWARD")
@@ -137,6 +141,75 @@ def test_a_registry_gives_versions_references_and_modes(registry):
     ]  # fmt: skip
     assert found.newest("refund").references == {"money.json": money}
     assert found.digest == source.fetch().digest
+    # The next version refers to what the newest one does, unless it is told otherwise; what is not there is told.
+    closed = {**referring, "additionalProperties": False}
+    assert source.publish("refund", closed).references == {"money.json": money}
+    client.register_schema("money", Schema(orjson.dumps({**money, "minimum": -1}).decode(), "JSON"))
+    loose = source.publish("refund", {**closed, "maxProperties": 9}, {"money.json": Reference("money", 2)})
+    assert (loose.version, loose.references["money.json"]["minimum"]) == ("3", -1)
+    with pytest.raises(SchemaError):
+        source.publish("return", referring)
+    with pytest.raises(SchemaError, match="money"):
+        source.references("refund", closed, {"money.json": Reference("money", 77)})
+
+
+def test_an_old_and_a_new_version_live_side_by_side_and_a_check_tells_what_the_next_one_breaks(
+    serve, registry, tmp_path
+):
+    settings = {
+        "EVENTMILL_SCHEMAS__REGISTRY": registry.url, "EVENTMILL_SCHEMAS__SUBJECT": "shop.{event}",
+        "EVENTMILL_SCHEMAS__REFRESH_INTERVAL": "100ms",
+    }  # fmt: skip
+    server = serve(**settings)
+    data = ("--data", str(server.data))
+
+    def run(verb, document, *more, code=0):
+        file = tmp_path / "schema.json"
+        file.write_bytes(orjson.dumps(document))
+        done = eventmill("schema", verb, str(file), "--event", "purchase", *data, *more, **settings)
+        assert done.returncode == code, (done.stdout, done.stderr)
+        return done.stdout
+
+    first = schema(minimum=0)
+    second = {
+        **first,
+        "required": ["price", "coupon"],
+        "properties": {**first["properties"], "coupon": {"type": "string"}},
+    }
+    source = RegistrySource(SchemasConfig(registry=registry.url, subject="shop.{event}"))
+    source.publish("purchase", first)
+    source.publish("purchase", second)
+    number = iter(range(100, 10_000))
+
+    def both_in_force():
+        send(server, event(next(number), -1, schemaVersion=1), event(next(number), 1, schemaVersion=2))
+        return server.engine("GET", "/v1/audit")["dead_reasons"].get("schema", 0) >= 2
+
+    eventually(both_in_force)
+    stored = len(ids(server))
+    before = server.engine("GET", "/v1/audit")["dead"]
+    send(
+        server, event(1, 1, schemaVersion=1), event(2, 2, schemaVersion=1), event(3, 3, coupon="SPRING", schemaVersion=2),
+        event(4, 4, coupon="MAY"), event(5, 5), event(6, -6, schemaVersion=1), event(7, 7, schemaVersion=3),
+    )  # fmt: skip
+    # Without a version the newest counts; the one that nobody knows is accepted.
+    assert len(ids(server)) == stored + 5
+    assert server.engine("GET", "/v1/audit")["dead"] == before + 2
+    day = {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z", "event": "purchase", "interval": "day"}
+    trends = {**day, "measure": "sum:properties.price", "breakdown": "properties.coupon"}
+    status, body = server.post("/v1/query/trends", trends)
+    assert status == 200, body
+    assert {(row[1], row[2]) for row in body["rows"]} >= {("SPRING", 3.0), ("MAY", 4.0)}
+    saved = {"kind": "trends", "query": trends}
+    assert server.request("PUT", "/v1/saved/coupons", orjson.dumps(saved))[0] == 201
+    third = {**first, "additionalProperties": False, "properties": {"price": {"type": "string"}}}
+    source.set_compatibility("purchase", "FULL")
+    report = orjson.loads(run("check", third, "--json", code=1))
+    assert report["columns"] == [
+        "properties.coupon may not be there any more", "properties.price was number, and may be string",
+    ]  # fmt: skip
+    assert [(query["name"], query["why"]) for query in report["queries"]] == [("coupons", report["columns"])]
+    assert "'shop.purchase'" in report["refusal"]
 
 
 def test_while_the_registry_is_down_events_are_accepted_and_flagged_and_judged_when_it_is_back(serve, registry):
@@ -145,6 +218,8 @@ def test_while_the_registry_is_down_events_are_accepted_and_flagged_and_judged_w
     server = serve(EVENTMILL_SCHEMAS__REGISTRY=registry.url, EVENTMILL_SCHEMAS__REFRESH_INTERVAL="100ms")
     send(server, event(1, 1), event(2, "x"))
     assert ids(server, "bitAnd(flags, 1024) != 0") == ["m1", "m2"]
+    for begin in (10_000, 12_000, 14_000, 16_000):  # more than one statement could name one by one
+        send(server, *(event(number, 1) for number in range(begin, begin + 2_000)))
     assert b"eventmill_schemas_reached" in server.request("GET", "/metrics")[1]
     registry.start()
     RegistrySource(SchemasConfig(registry=registry.url)).publish("purchase", schema())
@@ -190,6 +265,15 @@ def test_a_folder_has_versions_shared_documents_and_any_event_name(tmp_path):
     assert list(found.by_event) == ["../etc/passwd", "_private", "a b/c", "refund"]
     assert list(found.by_event["a b/c"]) == ["1", "2"]
     assert found.newest("refund").references == {"_shared/money.json": {"type": "number"}}
+    # The first version of another event may refer to it too.
+    fresh = FolderSource(tmp_path / "schemas")
+    assert fresh.publish("return", {"$ref": "_shared/money.json"}).references == {
+        "_shared/money.json": {"type": "number"}
+    }
+    with pytest.raises(SchemaError, match=r"nowhere\.json"):
+        fresh.publish("return", {"$ref": "_shared/nowhere.json"})
+    with pytest.raises(ConfigError, match="--reference"):
+        fresh.publish("return", {}, {"money.json": Reference("money", 1)})
     (tmp_path / "schemas" / "broken.json").write_text("{")
     with pytest.raises(SchemaError, match=r"broken\.json"):
         source.fetch()

@@ -148,3 +148,56 @@ def test_buffers_that_do_not_fit_are_refused():
             call()
     rows.strings(offsets, 0, b"abc", 3, room)
     assert room[:3].tobytes() == b"bca"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([kind for kind in TYPES if kind != pa.string_view()]), min_size=1, max_size=6),
+    st.integers(0, 2**32),
+    st.lists(st.integers(0, 300), min_size=1, max_size=6),
+    st.sampled_from([0.0, 0.2, 1.0]),
+    st.booleans(),
+)
+def test_rows_of_parts_are_those_of_the_parts_joined(
+    kinds: list[pa.DataType], seed: int, sizes: list[int], nulls: float, again: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"{number}" for number in range(len(kinds))]
+    batches = []
+    for size in sizes:
+        columns = [column(kind, rng, size + 3, nulls) for kind in kinds]
+        batches.append(pa.RecordBatch.from_arrays(columns, names).slice(int(rng.integers(0, 4)), size))
+    joined = pa.Table.from_batches(batches)
+    buffers: dict[str, pa.Buffer] = {}
+    parts = gather.Parts(batches, buffers if again else None)
+    assert len(parts) == sum(sizes)
+    for _ in range(2):
+        rows = rng.integers(0, sum(sizes), int(rng.integers(0, 500))) if sum(sizes) else np.empty(0, np.int64)
+        taken = parts.take(rows)
+        taken.validate(full=True)
+        assert taken.schema.equals(joined.schema)
+        assert pa.Table.from_batches([taken]).equals(joined.take(pa.array(rows, pa.int64())).combine_chunks())
+
+
+def test_parts_refuse_rows_that_are_not_theirs_and_columns_of_other_sizes() -> None:
+    parts = gather.Parts([pa.record_batch({"a": ["x", "y"]}), pa.record_batch({"a": ["z"]})])
+    for wrong in ([3], [-1]):
+        with pytest.raises(IndexError, match="from 0 to 2"):
+            parts.take(wrong)
+    with pytest.raises(ValueError, match="a batch"):
+        gather.Parts([])
+    places = native.Places(np.array([2], np.int32), [2, 1])
+    offsets = np.array([0, 1, 2], np.int32)
+    with pytest.raises(ValueError, match="counted in"):
+        native.PartStrings([(2, 0, offsets, b"ab")]).offsets(places, np.empty(8, np.uint8))
+    with pytest.raises(ValueError, match="string column"):
+        native.PartStrings([(3, 0, offsets, b"ab")])
+    with pytest.raises(ValueError, match="string column"):
+        native.PartStrings([(2, 0, offsets, b"a")])
+    with pytest.raises(ValueError, match="less than"):
+        native.Places(np.array([2], np.int32), [2**31])
+    column = native.PartStrings([(2, 0, offsets, b"ab"), (1, 1, offsets, b"ab")])
+    with pytest.raises(ValueError, match="one offset more"):
+        column.offsets(places, np.empty(12, np.uint8))
+    with pytest.raises(ValueError, match="room for the strings"):
+        column.strings(places, 1, np.empty(native.PADDING, np.uint8))

@@ -7,13 +7,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sessionize_twin import SessionsTwin, exact_starts, session_id
 
 from eventmill.core.errors import StateError
 from eventmill.core.schema import EVENT, RAW
-from eventmill.kernels.sessionize import Sessionizer, session_ids, sessions_exact
+from eventmill.kernels.sessionize import Sessionizer, device_hashes, session_ids, sessions_exact
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -320,3 +321,11 @@ def test_senseless_arguments_are_refused():
         sessions_exact(["a"], [1, 2], GAP)
     with pytest.raises(TypeError, match="record batch or table"):
         Sessionizer().assign([1, 2])
+
+
+@given(st.lists(st.text(max_size=40)))
+def test_a_device_is_hashed_by_its_bytes_alone(devices: list[str]) -> None:
+    array = pa.array(["in front", *devices], pa.string())
+    expected = [xxhash.xxh3_64_intdigest(device.encode()) for device in devices]
+    assert device_hashes(array.slice(1)).tolist() == expected
+    assert device_hashes(array).tolist()[1:] == expected

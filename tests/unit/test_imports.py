@@ -12,7 +12,7 @@ LEVELS = [
     {"_native"},
     {"kernels", "net", "log"},
     {"dashboard", "observe", "generate", "process", "sinks", "lake", "query"},
-    {"openapi"},  # describes what they take
+    {"openapi", "spark"},  # describes what they take; does what they do on a cluster
     {"ingest"},  # counts by observe.metrics
     {"serve"},
     {"cli"},

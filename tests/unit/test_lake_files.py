@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from eventmill.lake.duplicates import contains, mixed, repeated, words
 from eventmill.lake.files import partition
-from eventmill.lake.recompute import _bucket, _runs
+from eventmill.lake.recompute import _runs
 from lake_events import DAY_MS, batch, event_id, row
 
 names = st.text(max_size=3)
@@ -76,15 +76,6 @@ def test_the_largest_keep_their_own_when_there_are_too_many() -> None:
     events = table(row(i * 100 + k, event=f"event {i}") for i in range(8) for k in range(i + 1))
     slices = partition(events, lambda name: name, files_few=2, files_max=3, rows_few=1)
     assert {part.group for part in slices} == {"event 7", "event 6", "event 5", "__other__"}
-
-
-@given(st.lists(st.text(max_size=12)), st.integers(1, 5))
-def test_a_bucket_follows_from_the_string_alone(strings: list[str], buckets: int) -> None:
-    array = pa.array(["in front", *strings], pa.string())
-    whole = _bucket(array, buckets)
-    assert whole.max() < buckets
-    assert _bucket(array.slice(1), buckets).tolist() == whole[1:].tolist()
-    assert [_bucket(pa.array([text], pa.string()), buckets)[0] for text in strings] == whole[1:].tolist()
 
 
 def test_runs_of_dates() -> None:

@@ -31,3 +31,21 @@ class Rows:
 
     def strings(self, offsets: Any, offset: int, data: Any, total: int, to: Any) -> None:
         """``to`` gets the rows' strings, ``total`` bytes as ``offsets`` said, and up to ``PADDING`` bytes behind them."""
+
+class Places:
+    """Where rows lie in parts of ``sizes`` rows each, through which ``rows`` (int32, C-contiguous) are numbered. Immutable.
+
+    Raises ``IndexError`` for a number that is no row's, ``ValueError`` for 2**31 rows or more.
+    """
+
+    def __init__(self, rows: Any, sizes: list[int]) -> None: ...
+
+class PartStrings:
+    """A column of strings in parts: rows, offset (as above), offsets and data of each. Thread-safe."""
+
+    def __init__(self, columns: list[tuple[int, int, Any, Any]]) -> None: ...
+    def offsets(self, places: Places, to: Any) -> int:
+        """As ``Rows.offsets``."""
+
+    def strings(self, places: Places, total: int, to: Any) -> None:
+        """As ``Rows.strings``."""

@@ -7,7 +7,8 @@ C-contiguous. Every call releases the GIL and raises ``ValueError`` when sizes d
 from typing import Any
 
 DEVICE_BYTES: int
-MOMENT_BYTES: int
+VISIT_BYTES: int
+BITS_MAX: int
 SECRET_BYTES: int
 LATENESS_MAX_MS: int
 #: Slots that a table has besides the others.
@@ -48,22 +49,16 @@ class Sessions:
     def assign(self, offsets: Any, data: Any, at_ms: Any, begin: int, session_ids: Any) -> int:
         """Session ids (int64) of the rows from ``begin`` on; gives the first row not done, for want of a larger table."""
 
+def device_hashes(offsets: Any, data: Any, hashes: Any) -> None:
+    """``hashes`` (uint64) gets XXH3-64 of each device's bytes."""
+
 def exact(
-    offsets: Any,
-    data: Any,
-    groups: Any,
-    firsts: Any,
-    at_ms: Any,
-    gap_ms: int,
-    starts: Any,
-    moments: Any,
-    spare: Any,
-    session_ids: Any,
+    devices: Any, at_ms: Any, gap_ms: int, bits: int, starts: Any, visits: Any, spare: Any, session_ids: Any
 ) -> None:
     """Final session ids (int64) of a whole data set.
 
-    ``groups`` (int32) numbers each row's device, ``firsts`` (int32) has a row of each device. To work in: ``starts``
-    (int64, zeroed, devices + 1), ``moments`` and ``spare`` (uint8, MOMENT_BYTES a row).
+    ``devices`` (uint64) are hashes. To work in: ``starts`` (int64, zeroed, 2**bits + 1; 1 to BITS_MAX bits), ``visits`` and
+    ``spare`` (uint8, VISIT_BYTES a row). Raises ``ValueError`` when sizes do not fit together.
     """
 
 def session_ids(offsets: Any, data: Any, starts_ms: Any, ids: Any) -> None:

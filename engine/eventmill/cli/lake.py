@@ -40,10 +40,10 @@ def files(
     """List the data files of the newest snapshot. They stay for an hour, whatever is compacted meanwhile."""
     from eventmill.lake import listing
     from eventmill.lake.iceberg import LakeTable
-    from eventmill.serve.folder import existing
+    from eventmill.serve.folder import existing_stores
 
     config = configure(config_file, data=data)
-    existing(config.data)
+    existing_stores(config)
     table = LakeTable(config.lake_dir, config.lake.partitions_max, settings=config.lake)
     try:
         found = listing.files(

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from eventmill.core.config import Config, load
 from eventmill.core.errors import EventmillError
+from eventmill.core.redact import LineFormatter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,10 +36,10 @@ def configure(config_file: Path | None, **overrides: Any) -> Config:
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """One line a record, on standard error."""
-    logging.basicConfig(
-        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    """One line a record, on standard error, without e-mail addresses and passwords of URLs."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("pyiceberg").setLevel(logging.WARNING)
 
 

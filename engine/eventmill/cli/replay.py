@@ -80,28 +80,29 @@ def replay(data: Path | None, config_file: Path | None, as_json: bool, dead: boo
 
 
 def _dead(config: Any, given: dict[str, Any]) -> dict[str, Any]:
+    from eventmill.core.redact import Redaction
     from eventmill.process.replay import Patch, Rules, Wanted, replay_dead
     from eventmill.process.schemas.ruling import Ruling
     from eventmill.process.schemas.sources import open_source
     from eventmill.process.schemas.trial import read_document, with_document
-    from eventmill.serve.engine_log import open_log
-    from eventmill.serve.folder import existing
+    from eventmill.serve.engine_log import REPLAY, open_existing
 
-    schemas = open_source(config).fetch()
+    source = open_source(config)
+    schemas = source.fetch()
     if given["schema_file"] is not None:
         if not (given["dry_run"] and given["events"]):
             raise ConfigError("--schema goes with --dry-run and --event; publish it first: eventmill schema publish")
         document = read_document(given["schema_file"])
         for event in given["events"]:
-            schemas = with_document(schemas, event, document)
+            schemas = with_document(schemas, event, document, source.references(event, document))
     patch = None if given["patch"] is None else Patch(given["patch"])
-    rules = Rules(config.ingest, config.http, config.process.blocked_events, Ruling(schemas), patch)
+    redaction = Redaction(config.dead.redact)
+    rules = Rules(config.ingest, config.http, config.process.blocked_events, Ruling(schemas), patch, redaction)
     wanted = Wanted(
         frozenset(given["reasons"]), frozenset(given["events"]), frozenset(given["fingerprints"]),
         0 if given["since"] is None else moment_ms(given["since"]),
     )  # fmt: skip
-    existing(config.data)
-    log = open_log(config)
+    log = open_existing(config, name=None if given["dry_run"] else REPLAY)
     try:
         with progress_bar("dead letters") as bar:
             task = bar.add_task("", total=None)

@@ -64,6 +64,13 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadConfig:
+    """Dead letters: the members whose values they do not keep (``properties.email``, ``context.ip``)."""
+
+    redact: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class KafkaConfig:
     """Apache Kafka as the log, once ``bootstrap`` names brokers; ``properties`` are librdkafka's (``name=value``)."""
 
@@ -147,6 +154,7 @@ class LakeConfig:
     batch_interval: str = "3s"
     partitions_max: int = 1_000
     compact_interval: str = "1h"
+    compact_memory_bytes_max: int = 1_000_000_000
     warehouse: str = ""
     endpoint: str = ""
     region: str = ""
@@ -189,6 +197,7 @@ class Config:
     http: HttpConfig = field(default_factory=HttpConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    dead: DeadConfig = field(default_factory=DeadConfig)
     kafka: KafkaConfig = field(default_factory=KafkaConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Final
+
+#: ClickHouse's NOT_ENOUGH_SPACE.
+_NO_SPACE_CODE: Final = 243
+#: As the C library, and as SQLite, says it: where only the text of an error is left of it.
+_NO_SPACE: Final = ("No space left on device", "database or disk is full")
+
 
 class EventmillError(Exception):
     """Base of all errors that Eventmill raises on purpose; the command line prints it without a traceback."""
@@ -59,3 +67,17 @@ class SchemaError(EventmillError):
 
 class DataFolderBusy(EventmillError):
     """Another process holds the data folder."""
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether it came of a disk, or a quota, that is full: then it passes once there is room."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, OSError) and at.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(at, StoreError) and at.code == _NO_SPACE_CODE:
+            return True
+        if any(words in str(at) for words in _NO_SPACE):
+            return True
+        at = at.__cause__ or at.__context__
+    return False

@@ -20,7 +20,8 @@ from eventmill.core.schema import Hop, Topic
 class StoredFrame:
     """A message as read back. ``appended_at`` is in ms since the epoch.
 
-    ``rejects`` (REJECT) are what could not be taken of a message that somebody else has written.
+    ``foreign``: somebody else has written it, and perhaps not where its devices belong. ``rejects`` (REJECT) are what could
+    not be taken of it.
     """
 
     topic: Topic
@@ -32,6 +33,7 @@ class StoredFrame:
     headers: Mapping[str, str]
     payload: bytes
     rejects: pa.RecordBatch | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,13 @@ class Log(Protocol):
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """Open a transaction; it is durable when the ``with`` block ends."""
+        ...
+
+    def settle(self) -> None:
+        """What others had begun under this log's name is decided, and they can commit nothing more.
+
+        A backend with one writer at a time has nothing to do.
+        """
         ...
 
     def read(

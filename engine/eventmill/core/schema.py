@@ -75,8 +75,12 @@ REJECT: Final = pa.schema(
     ]
 )
 
+#: The stage of letters that were never decoded.
+AT_INGEST: Final = "ingest"
+
 #: A dead letter on the log: where it died, and what it was, as far as that is known. ``schema`` is the schema's id and version,
-#: ``path`` (JSON Pointer into ``properties``) and ``rule`` tell what of it was broken; ``raw_offset`` is the event's frame.
+#: ``path`` (JSON Pointer into ``properties``) and ``rule`` tell what of it was broken; ``raw_partition`` and ``raw_offset`` are
+#: the event's frame, of an event that came so far; ``redacted`` says that members of ``payload`` are (``core.redact``).
 DEAD: Final = pa.schema(
     [
         *REJECT,
@@ -88,6 +92,8 @@ DEAD: Final = pa.schema(
         pa.field("rule", pa.string()),
         pa.field("raw_offset", pa.int64()),
         pa.field("project", pa.string()),
+        pa.field("raw_partition", pa.int32()),
+        pa.field("redacted", pa.bool_()),
     ]
 )
 

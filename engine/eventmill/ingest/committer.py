@@ -20,8 +20,10 @@ from eventmill.core import frame, ledger
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import HttpConfig, IngestConfig
 from eventmill.core.errors import LogUnavailable
+from eventmill.core.letters import at_ingest
 from eventmill.core.log import Count, Frame, Log
 from eventmill.core.projects import Run, stamped
+from eventmill.core.redact import NOTHING, Redaction
 from eventmill.core.schema import Hop, Topic
 from eventmill.core.threads import name_thread
 from eventmill.kernels.partition import Partitioner, by_key
@@ -42,8 +44,9 @@ class _Group:
 class Committer:
     """Belongs to one event loop."""
 
-    def __init__(self, log: Log, ingest: IngestConfig, http: HttpConfig) -> None:
+    def __init__(self, log: Log, ingest: IngestConfig, http: HttpConfig, redaction: Redaction = NOTHING) -> None:
         self._log = log
+        self._redaction = redaction
         self._config = ingest
         self._limits = {
             "event_bytes_max": http.event_bytes_max,
@@ -153,7 +156,8 @@ class Committer:
         rejected = ledger.counts(Hop.REJECTED, rejects)
         frames = [_counted(raw, ledger.counts(Hop.ACCEPTED, part)) for raw, part in self._frames(events)]
         if rejects.num_rows:
-            frames.append(_counted(frame.encode(Topic.DEAD, rejects), rejected))
+            letters = self._redaction.letters(at_ingest(rejects))
+            frames.append(_counted(frame.encode(Topic.DEAD, letters), rejected))
         with self._log.transaction() as transaction:
             transaction.append(frames)
         metrics.COMMIT_SECONDS.observe(time.perf_counter() - started)

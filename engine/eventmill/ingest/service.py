@@ -11,6 +11,7 @@ from pathlib import Path
 from eventmill.core.config import Config
 from eventmill.core.errors import ConfigError
 from eventmill.core.log import Log
+from eventmill.core.redact import Redaction
 from eventmill.ingest.committer import Committer
 from eventmill.ingest.endpoints import Endpoints
 from eventmill.net.access import Access
@@ -31,7 +32,7 @@ async def run(config: Config, log: Log, *, engine_socket: Path, ready: Callable[
     http = config.http
     keys = WriteKeys(config.ingest.write_keys)
     allow_open_files(http.connections_max)
-    committer = Committer(log, config.ingest, http)
+    committer = Committer(log, config.ingest, http, Redaction(config.dead.redact))
     proxy = Proxy(engine_socket)
     endpoints = Endpoints(committer, Access(config.access, keys), http, proxy)
     server = HttpServer(endpoints.handle, http, admit=endpoints.admit, on_refused=_count_refusal)

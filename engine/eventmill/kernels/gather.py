@@ -86,9 +86,7 @@ def _strings(values: pa.Array, count: int, picked: native.Rows) -> pa.Array:
     offsets = pa.allocate_buffer((count + 1) * 4)
     total = picked.offsets(places, values.offset, source, offsets)
     if total > _OFFSET_MAX:
-        raise ValueError(
-            f"a column of strings would get {total:,} bytes, and holds {_OFFSET_MAX:,} at most; take fewer rows"
-        )
+        raise ValueError(_too_long(total))
     data = pa.allocate_buffer(total + native.PADDING)
     picked.strings(places, values.offset, source, total, data)
     valid, nulls = _validity(values, bitmap, count, picked)
@@ -103,3 +101,88 @@ def _validity(
         return None, 0
     valid = pa.allocate_buffer(-(-count // 8))
     return valid, count - picked.bits(bitmap, values.offset, valid)
+
+
+class Parts:
+    """A table that lies in parts, of which rows are picked by number without joining the parts first.
+
+    ``batches`` have one schema; a column of words has one dictionary in all of them (``pa.Table.unify_dictionaries``). Rows
+    are numbered through all batches. Not thread-safe.
+
+    >>> import pyarrow as pa
+    >>> parts = Parts([pa.record_batch({"n": ["a", "b"]}), pa.record_batch({"n": ["c"]})])
+    >>> parts.take([2, 0]).column("n").to_pylist()
+    ['c', 'a']
+    """
+
+    def __init__(self, batches: list[pa.RecordBatch], buffers: dict[str, pa.Buffer] | None = None) -> None:
+        """``buffers`` (empty at first) is memory to use again and again, instead of new memory for every call: what ``take``
+        gives then holds only until anybody's next ``take`` with the same ``buffers``."""
+        if not batches:
+            raise ValueError("there must be a batch")
+        self.schema = batches[0].schema
+        self._sizes = [len(batch) for batch in batches]
+        self._buffers = buffers
+        joined = {}
+        self._texts: dict[int, tuple[native.PartStrings, pa.Array | None]] = {}
+        for number, field in enumerate(self.schema):
+            arrays = [batch.column(number) for batch in batches]
+            if field.type.id in _STRINGS:
+                valid = pa.concat_arrays([array.is_valid() for array in arrays])
+                some_null = any(array.null_count for array in arrays)
+                self._texts[number] = (
+                    native.PartStrings([_part(array) for array in arrays]),
+                    valid if some_null else None,
+                )
+            else:
+                joined[field.name] = pa.concat_arrays(arrays)
+        self._joined = pa.RecordBatch.from_arrays(list(joined.values()), names=list(joined))
+
+    def __len__(self) -> int:
+        return sum(self._sizes)
+
+    def take(self, rows: Any) -> pa.RecordBatch:
+        """As the function ``take``, with the same errors."""
+        numbers = _numbers(rows, len(self))
+        places = native.Places(numbers, self._sizes)
+        picked = native.Rows(numbers, len(self))
+        others = iter(self._joined.columns)
+        columns = [
+            self._text(field, *self._texts[number], places, picked, len(numbers))
+            if number in self._texts
+            else _taken(next(others), numbers, picked)
+            for number, field in enumerate(self.schema)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def _text(
+        self, field: pa.Field, parts: native.PartStrings, valid: pa.Array | None, places: native.Places,
+        picked: native.Rows, count: int,
+    ) -> pa.Array:  # fmt: skip
+        offsets = pa.allocate_buffer((count + 1) * 4)
+        total = parts.offsets(places, offsets)
+        if total > _OFFSET_MAX:
+            raise ValueError(_too_long(total))
+        data = self._buffer(field.name, total + native.PADDING)
+        parts.strings(places, total, data)
+        bitmap, nulls = None, 0
+        if valid is not None:
+            bitmap = pa.allocate_buffer(-(-count // 8))
+            nulls = count - picked.bits(valid.buffers()[1], valid.offset, bitmap)
+        return pa.Array.from_buffers(field.type, count, [bitmap, offsets, data.slice(0, total)], nulls)
+
+    def _buffer(self, name: str, size: int) -> pa.Buffer:
+        if self._buffers is None:
+            return pa.allocate_buffer(size)
+        if name not in self._buffers or self._buffers[name].size < size:
+            self._buffers[name] = pa.allocate_buffer(size + size // 8)
+        return self._buffers[name]
+
+
+def _part(array: pa.Array) -> tuple[int, int, Any, Any]:
+    _, offsets, data = array.buffers()
+    return len(array), array.offset, offsets, b"" if data is None else data
+
+
+def _too_long(total: int) -> str:
+    return f"a column of strings would get {total:,} bytes, and holds {_OFFSET_MAX:,} at most; take fewer rows"

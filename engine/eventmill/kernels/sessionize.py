@@ -18,13 +18,14 @@ from eventmill.core.clock import parse_duration_ms
 from eventmill.core.errors import StateError
 from eventmill.core.schema import EVENT
 from eventmill.kernels import state
-from eventmill.kernels.arrow import Strings, as_array, as_batch, column, strings, times_ms, with_columns
+from eventmill.kernels.arrow import Int64s, Strings, as_array, as_batch, column, strings, times_ms, with_columns
 from eventmill.kernels.memory import zeroed
-from eventmill.kernels.partition import group_numbers
 
 _SLOTS_AT_FIRST: Final = 1 << 12
 _GROWTH: Final = 1.4
 _DEVICES_MAX: Final = (1 << 31) - 1
+#: Of ``sessions_exact``; a bucket of so many is sorted while it is in the nearest cache.
+_ROWS_A_BUCKET: Final = 16
 _FIELD: Final = EVENT.field("session_id")
 
 
@@ -149,20 +150,36 @@ def sessions_exact(device_id: Any, timestamp: Any, gap_ms: int) -> pa.Int64Array
     """Session ids (int64) of a whole data set, in the order of its rows, which may be any.
 
     Per device by time, an event more than ``gap_ms`` after the one before starts a session, whose id is made of the device
-    and that event's time. ``device_id``: strings without nulls; ``timestamp``: timestamps or int64 ms. Takes 80 bytes a row
+    and that event's time. ``device_id``: strings without nulls; ``timestamp``: timestamps or int64 ms. Takes 64 bytes a row
     while it runs. Raises ``TypeError`` or ``ValueError`` for anything else.
     """
-    devices = _devices(device_id)
-    times = times_ms(timestamp)
-    groups, firsts = group_numbers(devices)
-    if len(groups) != len(times):
-        raise ValueError(f"device_id and timestamp must be equally many, not {len(groups)} and {len(times)}")
-    ids = np.empty(len(times), np.int64)
-    starts = np.zeros(len(firsts) + 1, np.int64)
-    moments = np.empty(len(times) * native.MOMENT_BYTES, np.uint8)
-    spare = np.empty_like(moments)
-    native.exact(*devices, groups, firsts, times, gap_ms, starts, moments, spare, ids)
-    return pa.array(ids)
+    hashes, times = device_hashes(device_id), times_ms(timestamp)
+    if len(hashes) != len(times):
+        raise ValueError(f"device_id and timestamp must be equally many, not {len(hashes)} and {len(times)}")
+    return pa.array(sessions_of_hashes(hashes, times, gap_ms))
+
+
+def device_hashes(device_id: Any) -> npt.NDArray[np.uint64]:
+    """XXH3-64 of each device's bytes: what of a device its sessions' ids are made of, so it stands for the device.
+
+    Among 100 million devices any two have the same with a probability of 0.03 %.
+    """
+    offsets, data = _devices(device_id)
+    hashes = np.empty(len(offsets) - 1, np.uint64)
+    native.device_hashes(offsets, data, hashes)
+    return hashes
+
+
+def sessions_of_hashes(devices: npt.NDArray[np.uint64], times: Int64s, gap_ms: int) -> Int64s:
+    """As ``sessions_exact``, of devices given by their hashes and times in ms (within 2**61 of the epoch)."""
+    count = len(devices)
+    bits = min(max(count // _ROWS_A_BUCKET, 1).bit_length(), native.BITS_MAX)
+    ids = np.empty(count, np.int64)
+    starts = np.zeros((1 << bits) + 1, np.int64)
+    visits = np.empty(count * native.VISIT_BYTES, np.uint8)
+    spare = np.empty_like(visits)
+    native.exact(devices, times, gap_ms, bits, starts, visits, spare, ids)
+    return ids
 
 
 def session_ids(device_id: Any, start_ms: Any) -> pa.Int64Array:

@@ -1,7 +1,11 @@
-"""Compaction: few large files, no duplicates, exact sessions, in one commit.
+"""Compaction: few large files, no duplicates, exact sessions, in a commit for each group of dates.
 
 It reads the snapshot that it finds, writes new files beside the old ones, and replaces exactly the files that it read.
-Appends that land meanwhile stay, and wait for the next run: which files a compaction has been over shows in their names.
+Appends that land meanwhile stay, and wait for the next run: which files a compaction has been over shows in their names. So
+a run that is killed has done its groups, and the next one goes on with the others.
+
+A group is new files of some dates, no more than fit the memory. It is compacted as if the new files of later groups had not
+come yet; since sessions and duplicates are right after each compaction whatever came when, they are right after all of them.
 """
 
 from __future__ import annotations
@@ -9,26 +13,24 @@ from __future__ import annotations
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, Transaction
 
-from eventmill.core.errors import StateError, StoreError
-from eventmill.core.frame import to_batch
-from eventmill.core.schema import EVENT, Flag
+from eventmill.core.errors import StateError
 from eventmill.core.tombstones import Tombstone
-from eventmill.lake import offsets
+from eventmill.lake import duplicates as duplicate_rows
+from eventmill.lake import offsets, recompute
 from eventmill.lake.duplicates import by_hour, duplicates
-from eventmill.lake.files import DAY_MS, FileWriter, Indices, encoded, parquet, read, remove, require
+from eventmill.lake.files import DAY_MS, THREADS, FileWriter, Indices, memory_bytes, read_stored, remove, require
 from eventmill.lake.forget import covered
 from eventmill.lake.iceberg import FORGOTTEN, REMOVED, CommitUnknown, Kind, LakeTable, LiveFile, added
 from eventmill.lake.lock import exclusive
+from eventmill.lake.merge import Changes, Enrich, Merger, Progress, enriched, unknown
 from eventmill.lake.recompute import changed_sessions
 from eventmill.lake.versions import changed
 
@@ -36,10 +38,29 @@ from eventmill.lake.versions import changed
 MERGE_ROWS: Final = 250_000
 #: Files grow no larger than this by merging.
 FILE_ROWS_MAX: Final = 1_000_000
-FILE_BYTES_MAX: Final = 1 << 30
+#: What a compaction's rows take at once.
+MEMORY_BYTES: Final = 1_000_000_000
 
-Enrich = Callable[[pa.RecordBatch], pa.RecordBatch]
-Progress = Callable[[int, int], None]
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is held at once: keys of rows while sessions and duplicates are sought; the rows of a file, one a thread, beside
+    what is to change in a group's rows."""
+
+    keys_max: int
+    ids_max: int
+    group_rows_max: int
+    file_bytes_max: int
+
+    @classmethod
+    def of(cls, memory_bytes: int) -> Limits:
+        """A quarter for what is to change (a row and its session's id), half for keys or for the files' rows."""
+        return cls(
+            keys_max=max(memory_bytes // 2 // recompute.ROW_BYTES, 1),
+            ids_max=max(memory_bytes // 2 // duplicate_rows.ROW_BYTES, 1),
+            group_rows_max=max(memory_bytes // 4 // 16, 1),
+            file_bytes_max=max(memory_bytes // 2 // THREADS, 1),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +80,13 @@ class CompactReport:
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
         return asdict(self)
+
+    def and_then(self, later: CompactReport) -> CompactReport:
+        """Both as one."""
+        names = ("files_read", "files_written", "rows_read", "duplicates", "sessions_changed", "enriched", "forgotten")
+        sums = {name: getattr(self, name) + getattr(later, name) for name in names}
+        snapshot_id = self.snapshot_id if later.snapshot_id is None else later.snapshot_id
+        return CompactReport(snapshot_id, **sums, dates=tuple(sorted({*self.dates, *later.dates})))
 
 
 @dataclass(slots=True)
@@ -103,6 +131,7 @@ def compact(
     *,
     gap_ms: int,
     now_ms: int,
+    memory_bytes: int = MEMORY_BYTES,
     progress: Progress = lambda _done, _total: None,
     enrich: Enrich | None = None,
     forget: Tombstone | None = None,
@@ -112,67 +141,144 @@ def compact(
     """Compact what was appended since the last time; ``dry_run`` only says what would be done.
 
     ``progress`` is told rows done and rows in all. ``gap_ms`` is the sessions' gap; ``enrich`` gets the rows whose dimensions
-    or schema are unknown (EVENT) and gives them back, in any order; rows that ``forget`` covers are left out; ``now_ms`` goes
-    into the snapshot's summary. Raises ``DataFolderBusy`` when another compaction runs, ``StateError`` when one has replaced
-    the files that this one read, ``StoreError`` when the store fails; the table is as before then.
+    or schema are unknown (EVENT) and gives them back, in any order; rows that ``forget`` covers are left out, in one commit;
+    ``now_ms`` goes into the snapshot's summary; ``memory_bytes`` bounds what the rows take. Raises ``DataFolderBusy`` when
+    another compaction runs, ``StateError`` when one has replaced the files that this one read, ``StoreError`` when the store
+    fails; the groups of dates that were done stay done then, and the rest is as before.
     """
-    with exclusive(lake.folder), lake.in_flight() as paths:
+    with exclusive(lake.folder):
         table = lake.load()
         snapshot = table.current_snapshot()
         if snapshot is None:
             return CompactReport()
         offsets.carried(snapshot)
-        plan = _plan(lake.live_files(table), gap_ms, enrich, forget)
+        limits = Limits.of(memory_bytes)
+        files = lake.live_files(table)
+        if dry_run or forget is not None:
+            groups = [{file.location for file in files if file.appended}]
+        else:
+            groups = groups_of(files, limits.group_rows_max)
+        entries = {offsets.COMPACTED_THROUGH: str(snapshot.snapshot_id), offsets.COMPACTED_AT: str(now_ms)}
+        run = _Run(lake, gap_ms, limits, enrich, forget, dry_run, checkpoint, entries)
+        report, waiting = CompactReport(), sum(file.rows for file in files if file.appended)
+        for group in groups:
+            before = report.rows_read
+            waiting -= sum(file.rows for file in files if file.location in group)
+
+            def told(done: int, total: int, before: int = before, waiting: int = waiting) -> None:
+                progress(before + done, before + total + waiting)
+
+            last = replace(run, enrich_old=group is groups[-1])
+            report = report.and_then(last.group(group, told))
+    return report
+
+
+def groups_of(files: list[LiveFile], rows_max: int) -> list[set[str]]:
+    """The locations of the new files, in groups of up to so many rows, by date; at least one group, of none if need be.
+
+    A date's rows are counted whole, once, because its sessions are computed whole.
+    """
+    rows_of: Counter[int] = Counter()
+    new: dict[int, list[LiveFile]] = defaultdict(list)
+    for file in files:
+        rows_of[file.date] += 0 if file.appended else file.rows
+        if file.appended:
+            new[file.date].append(file)
+    groups: list[set[str]] = [set()]
+    rows = 0
+    for date in sorted(new):
+        extra = rows_of[date]
+        for file in new[date]:
+            if groups[-1] and rows + extra + file.rows > rows_max:
+                groups.append(set())
+                rows, extra = 0, rows_of[date]
+            groups[-1].add(file.location)
+            rows, extra = rows + extra + file.rows, 0
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A compaction; see ``compact``."""
+
+    lake: LakeTable
+    gap_ms: int
+    limits: Limits
+    enrich: Enrich | None
+    forget: Tombstone | None
+    dry_run: bool
+    checkpoint: Callable[[str], None]
+    entries: dict[str, str]
+    #: Whether old files with flagged rows are looked at too.
+    enrich_old: bool = True
+
+    def group(self, new: set[str], progress: Progress) -> CompactReport:
+        """Compact the files that were there before, and those of the new ones."""
+        lake = self.lake
+        table = lake.load()
+        files = [file for file in lake.live_files(table) if not file.appended or file.location in new]
+        plan = _plan(files, self.gap_ms, self.enrich if self.enrich_old else None, self.forget, self.limits)
         if not plan.packs:
             return CompactReport()
-        if dry_run:
+        if self.dry_run:
             return plan.report(None, len(plan.packs))
-        try:
-            files = _write(lake, table, plan, enrich, paths, progress)
-            checkpoint("files written")
-            entries = {offsets.COMPACTED_THROUGH: str(snapshot.snapshot_id), offsets.COMPACTED_AT: str(now_ms)}
-            gone = by_hour(plan.files, plan.removed)
-            forgotten = by_hour(plan.files, plan.forgotten)
-            gone.subtract(forgotten)
-            hours = {REMOVED: +gone, FORGOTTEN: forgotten}
+        with lake.in_flight() as paths:
+            try:
+                changes = Changes(files, plan.removed, plan.sessions)
+                merger = Merger(FileWriter(lake, table), changes, self.enrich, progress)
+                written = merger.merge(plan.packs, uuid.uuid4().hex, paths)
+                plan.enriched = merger.enriched
+                self.checkpoint("files written")
+                gone = by_hour(plan.files, plan.removed)
+                forgotten = by_hour(plan.files, plan.forgotten)
+                gone.subtract(forgotten)
+                hours = {REMOVED: +gone, FORGOTTEN: forgotten}
 
-            def stage(newest: Table, transaction: Transaction) -> int:
-                require(lake.storage, paths)
-                checkpoint("before commit")
-                return _stage(lake, newest, transaction, plan.replaced, files, entries, hours)
+                def stage(newest: Table, transaction: Transaction) -> int:
+                    require(lake.storage, paths)
+                    self.checkpoint("before commit")
+                    return stage_replacement(lake, newest, transaction, plan.replaced, written, self.entries, hours)
 
-            snapshot_id = lake.commit(stage)
-        except CommitUnknown:
-            raise
-        except Exception:
-            remove(lake.storage, paths)
-            raise
-        checkpoint("committed")
-    return plan.report(snapshot_id, len(files))
+                snapshot_id = lake.commit(stage)
+            except CommitUnknown:
+                raise
+            except Exception:
+                remove(lake.storage, paths)
+                raise
+            self.checkpoint("committed")
+        return plan.report(snapshot_id, len(written))
 
 
-def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tombstone | None) -> _Plan:
+def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tombstone | None, limits: Limits) -> _Plan:
     new = {index for index, file in enumerate(files) if file.appended}
     dates = {files[index].date for index in new}
-    removed = duplicates(files, dates) if new else {}
+    removed = duplicates(files, dates, rows_max=limits.ids_max) if new else {}
     forgotten = {} if forget is None else covered(files, forget, removed)
     removed = {index: _both(removed.get(index), forgotten.get(index)) for index in {*removed, *forgotten}}
     # A removed row may have held a session together that reaches into the next date.
     reach = range(gap_ms // DAY_MS + 2)
     dates |= {files[index].date + days for index in removed for days in reach}
-    sessions = changed_sessions(files, removed, dates, gap_ms) if new or removed else {}
+    sessions = {}
+    if new or removed:
+        sessions = changed_sessions(files, removed, dates, gap_ms, rows_max=limits.keys_max)
     chosen = new | set(removed) | set(sessions)
     if enrich is not None:
         flagged = (index for index, file in enumerate(files) if file.kind is Kind.FLAGGED and index not in chosen)
-        chosen |= {index for index in flagged if _enrich(read(files[index]), enrich)[1]}
-    return _Plan(files, removed, forgotten, sessions, dates, _packs(files, chosen))
+        chosen |= {index for index in flagged if _knows(enrich, files[index])}
+    return _Plan(files, removed, forgotten, sessions, dates, packs_of(files, chosen, limits.file_bytes_max))
 
 
 def _both(one: Indices | None, other: Indices | None) -> Indices:
     return np.sort(np.concatenate([each for each in (one, other) if each is not None]))
 
 
-def _packs(files: list[LiveFile], chosen: set[int]) -> list[list[int]]:
+def _knows(enrich: Enrich, file: LiveFile) -> bool:
+    """Whether any of the file's flagged rows is known now."""
+    flagged = (batch.filter(unknown(batch)) for batch in read_stored(file))
+    return any(len(batch) and enriched(batch, enrich)[1] for batch in flagged)
+
+
+def packs_of(files: list[LiveFile], chosen: set[int], bytes_max: int) -> list[list[int]]:
     """Which files become one: of a partition the chosen ones and the small ones, by time, up to the limits."""
     partitions: dict[tuple[int, str], list[int]] = defaultdict(list)
     for index, file in enumerate(files):
@@ -181,84 +287,25 @@ def _packs(files: list[LiveFile], chosen: set[int]) -> list[list[int]]:
     for members in partitions.values():
         if chosen.isdisjoint(members):
             continue
-        taken = [index for index in members if index in chosen or files[index].rows < MERGE_ROWS]
+        sizes = {
+            index: memory_bytes(files[index]) for index in members if index in chosen or files[index].rows < MERGE_ROWS
+        }
+        # A file of few, wide rows is small no more.
+        taken = [index for index, size in sizes.items() if index in chosen or size < bytes_max // 4]
         pack: list[int] = []
         rows = size = 0
         for index in sorted(taken, key=lambda index: files[index].start_ms):
-            more = _uncompressed(files[index])
-            if pack and (rows + files[index].rows > FILE_ROWS_MAX or size + more > FILE_BYTES_MAX):
+            if pack and (rows + files[index].rows > FILE_ROWS_MAX or size + sizes[index] > bytes_max):
                 packs.append(pack)
                 pack, rows, size = [], 0, 0
             pack.append(index)
-            rows, size = rows + files[index].rows, size + more
+            rows, size = rows + files[index].rows, size + sizes[index]
         packs.append(pack)
-    return packs
+    # A small file that is left alone would only be written again as it is.
+    return [pack for pack in packs if len(pack) > 1 or pack[0] in chosen]
 
 
-def _uncompressed(file: LiveFile) -> int:
-    with parquet(file) as opened:
-        metadata = opened.metadata
-    return sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-
-
-def _write(
-    lake: LakeTable, table: Table, plan: _Plan, enrich: Enrich | None, paths: set[str], progress: Progress
-) -> list[DataFile]:
-    writer = FileWriter(lake, table)
-    run = uuid.uuid4().hex
-    total = sum(file.rows for file in plan.replaced)
-    done = 0
-    written = []
-    progress(done, total)
-    for number, pack in enumerate(plan.packs):
-        rows = pa.concat_tables([_rows(plan, index) for index in pack])
-        done += sum(plan.files[index].rows for index in pack)
-        if rows.num_rows:
-            if enrich is not None:
-                rows, count = _enrich(rows, enrich)
-                plan.enriched += count
-            kind = Kind.FLAGGED if pc.any(_unknown(rows)).as_py() else Kind.COMPACTED
-            order = np.argsort(rows.column("timestamp").cast(pa.int64()).to_numpy(), kind="stable")
-            ordered = encoded(rows.combine_chunks()).take(pa.array(order))
-            first = plan.files[pack[0]]
-            written.append(writer.write(ordered, first.date, first.group, f"{kind}-{run}-{number:05d}", paths))
-        progress(done, total)
-    return written
-
-
-def _rows(plan: _Plan, index: int) -> pa.Table:
-    """A file's rows as they are to be."""
-    rows = read(plan.files[index])
-    if index in plan.sessions:
-        sessions = rows.column("session_id").to_numpy().copy()
-        at, ids = plan.sessions[index]
-        sessions[at] = ids
-        rows = rows.set_column(EVENT.get_field_index("session_id"), EVENT.field("session_id"), pa.array(sessions))
-    if index in plan.removed:
-        keep = np.ones(rows.num_rows, np.bool_)
-        keep[plan.removed[index]] = False
-        rows = rows.filter(pa.array(keep))
-    return rows
-
-
-def _unknown(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.not_equal(pc.bit_wise_and(rows.column("flags"), int(Flag.DIMENSIONS_UNKNOWN | Flag.SCHEMA_UNKNOWN)), 0)
-
-
-def _enrich(rows: pa.Table, enrich: Enrich) -> tuple[pa.Table, int]:
-    """The rows, those of unknown dimensions enriched again, and how many are known now."""
-    unknown = _unknown(rows)
-    before = pc.sum(unknown).as_py() or 0
-    if not before:
-        return rows, 0
-    again = pa.Table.from_batches([enrich(to_batch(rows.filter(unknown)))]).select(EVENT.names).cast(EVENT)
-    if again.num_rows != before:
-        raise StoreError(f"enriching gave {again.num_rows} rows for {before}; it must give every row back")
-    known = before - (pc.sum(_unknown(again)).as_py() or 0)
-    return pa.concat_tables([rows.filter(pc.invert(unknown)), again]), known
-
-
-def _stage(
+def stage_replacement(
     lake: LakeTable,
     table: Table,
     transaction: Transaction,

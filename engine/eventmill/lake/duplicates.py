@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Final
 
 import numpy as np
@@ -10,11 +10,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventmill.core.errors import StoreError
-from eventmill.lake.files import Indices, by_index, read, stream
+from eventmill.lake.files import Indices, by_index, read, side_by_side, stream
 from eventmill.lake.iceberg import LiveFile
 
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 HOUR_MS: Final = 3_600_000
+#: New rows whose ids are compared at once.
+ROWS_MAX: Final = 8_000_000
+#: What a row takes meanwhile, the more the more of them are duplicates.
+ROW_BYTES: Final = 64
 
 Words = npt.NDArray[np.uint64]
 
@@ -50,43 +54,59 @@ def contains(ordered: Words, values: Words) -> npt.NDArray[np.bool_]:
     return found
 
 
-def duplicates(files: list[LiveFile], dates: set[int]) -> dict[int, Indices]:
+def duplicates(files: list[LiveFile], dates: set[int], *, rows_max: int = ROWS_MAX) -> dict[int, Indices]:
     """Per index of ``files``, the rows to remove.
 
     New rows (of files that were appended) are compared with one another and with the rows of ``dates`` and of the dates
     beside them: a repeated event has the same event time but for the drift of the phone's clock between two sendings.
-    Memory: 8 bytes for each new row.
+    Memory: ``ROW_BYTES`` for each of ``rows_max`` new rows; where there are more, ids are read several times.
     """
     near = {date + day for date in dates for day in (-1, 0, 1)}
     scope = [index for index, file in enumerate(files) if file.date in near]
-    new = [mixed(words(read(files[index], ["event_id"]).column(0))) for index in scope if files[index].appended]
-    if not new:
-        return {}
-    hashes = np.sort(np.concatenate(new))
-    suspects = [repeated(hashes)]
-    for index in scope:
-        if not files[index].appended:
-            for batch in stream(files[index], ["event_id"]):
-                seen = mixed(words(batch.column(0)))
-                suspects.append(seen[contains(hashes, seen)])
-    candidates = np.unique(np.concatenate(suspects))
-    return _later(files, scope, candidates) if len(candidates) else {}
+    new = sum(files[index].rows for index in scope if files[index].appended)
+    passes = -(-new // rows_max)
+    found: dict[int, list[Indices]] = defaultdict(list)
+    for number in range(passes):
+        candidates = _candidates(files, scope, number, passes)
+        if len(candidates):
+            for index, rows in _later(files, scope, candidates).items():
+                found[index].append(rows)
+    return {index: np.sort(np.concatenate(parts)) for index, parts in found.items()}
+
+
+def _candidates(files: list[LiveFile], scope: list[int], number: int, passes: int) -> Words:
+    """The hashes of one pass that occur more than once, at least once of them in a new row; ascending."""
+
+    def own(index: int) -> Words:
+        hashes = mixed(words(read(files[index], ["event_id"]).column(0)))
+        return hashes if passes == 1 else hashes[hashes % np.uint64(passes) == number]
+
+    def old(index: int) -> Words:
+        seen = [mixed(words(batch.column(0))) for batch in stream(files[index], ["event_id"])]
+        return np.concatenate([part[contains(hashes, part)] for part in seen] or [hashes[:0]])
+
+    hashes = np.concatenate(side_by_side(own, [index for index in scope if files[index].appended]))
+    hashes.sort()
+    again = side_by_side(old, [index for index in scope if not files[index].appended])
+    return np.unique(np.concatenate([hashes[1:][hashes[1:] == hashes[:-1]], *again]))
 
 
 def _later(files: list[LiveFile], scope: list[int], candidates: Words) -> dict[int, Indices]:
     """All but the first received of every id whose hash is a candidate; of equal times the older file's stays."""
-    parts = []
-    for index in scope:
+
+    def look(index: int) -> tuple[Words, Indices, Indices, Indices]:
         table = read(files[index], ["event_id", "received_at"])
         ids = words(table.column("event_id"))
         rows = np.flatnonzero(contains(candidates, mixed(ids)))
         received = table.column("received_at").cast(pa.int64()).to_numpy()[rows]
-        parts.append((ids[rows], received, np.full(len(rows), index), rows))
+        return ids[rows], received, np.full(len(rows), index), rows
+
+    parts = side_by_side(look, scope)
     ids, received, of_file, of_row = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     order = np.lexsort((of_row, of_file, received, ids[:, 1], ids[:, 0]))
     ordered = ids[order]
     again = order[1:][(ordered[1:] == ordered[:-1]).all(axis=1)]
-    return {index: np.sort(rows) for index, rows in by_index(of_file[again], of_row[again]).items()}
+    return by_index(of_file[again], of_row[again])
 
 
 def by_hour(files: list[LiveFile], removed: dict[int, Indices]) -> Counter[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,15 +41,27 @@ FILES_FEW: Final = 32
 FILES_MAX: Final = 256
 #: Fewer rows than that are not worth a file of their own.
 ROWS_FEW: Final = 1_024
-_THREADS: Final = 2
-_OWN_DICTIONARY: Final = {"message_id", "properties", "context"}
-_DICTIONARY: Final = [
-    field.name for field in COLUMNS if field.type == pa.string() and field.name not in _OWN_DICTIONARY
-] + [DATE, "flags"]
+#: Kernels, Parquet and compression need no interpreter, so two threads keep two cores busy.
+THREADS: Final = 2
+#: Texts of which a file's own may be few or many.
+_TEXTS: Final = {"message_id", "properties", "context"}
+_DICTIONARY: Final = [field.name for field in COLUMNS if field.type == pa.string() and field.name not in _TEXTS] + [
+    DATE,
+    "flags",
+]
+#: Numbers that repeat in rows which are sorted by time. A dictionary of them is smaller than zstd makes them, and quicker.
+_REPEATING: Final = ["session_id", "sent_at", "received_at"]
+#: Rows looked at to find out whether a column's texts repeat, and how often they have to.
+_SAMPLE: Final = 4_096
+_REPEATS: Final = 4
+#: The footer's entry with the bytes that the rows take in memory, of which encoded sizes say little.
+_MEMORY: Final = b"eventmill.memory_bytes"
 #: Columns that take few values in a batch, as a rule.
 _FEW: Final = frozenset(field.name for field in EVENT if field.type == WORD)
 
 Indices = npt.NDArray[np.int64]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +148,7 @@ class FileWriter:
 
         # The largest first, so that the threads end together.
         by_size = sorted(enumerate(slices), key=lambda numbered: -numbered[1].rows.num_rows)
-        with ThreadPoolExecutor(_THREADS, "lake-write", name_thread, ("lake-write",)) as pool:
+        with ThreadPoolExecutor(THREADS, "lake-write", name_thread, ("lake-write",)) as pool:
             return list(pool.map(one, by_size))
 
     def write(self, rows: pa.Table, date: int, group: str, name: str, paths: set[str]) -> DataFile:
@@ -143,24 +156,19 @@ class FileWriter:
 
         ``name`` begins with a ``Kind``. Raises ``StoreError``.
         """
-        # The name of the group, which the client chose, is not in the path.
-        folder = np.datetime64(date, "D").astype(str)
-        location = self._lake.data_location(f"{folder}/{name}.parquet")
-        storage = self._lake.storage
-        path = storage.path(location)
+        return self.write_parts([rows], date, group, name, paths)
+
+    def write_parts(self, parts: Iterable[pa.Table], date: int, group: str, name: str, paths: set[str]) -> DataFile:
+        """The same of rows that come in parts, at least one; they are row groups, unless larger than ``ROW_GROUP``."""
+        location = self._lake.data_location(placed(date, name))
+        path = self._lake.storage.path(location)
         paths.add(path)
-        collected: list[Any] = []
-        try:
-            with storage.write(path) as sink:
-                pq.write_table(
-                    _columns(rows, date, group), sink, row_group_size=ROW_GROUP, store_schema=False,
-                    use_dictionary=_DICTIONARY, write_statistics=list(BOUNDED), metadata_collector=collected,
-                    **_codec(name),
-                )  # fmt: skip
-                size = sink.tell()
-        except OSError as error:
-            raise storage.failure(f"cannot write {path}", error, "free space, or mend the disk") from error
-        statistics = data_file_statistics_from_parquet_metadata(collected[0], self._plan, self._ids)
+        metadata, size = write_file(self._lake.storage, path, parts, date, group)
+        return self.described(location, metadata, size, date, group)
+
+    def described(self, location: str, metadata: Any, size: int, date: int, group: str) -> DataFile:
+        """A file that is written, with the metadata of its footer, as Iceberg wants it described."""
+        statistics = data_file_statistics_from_parquet_metadata(metadata, self._plan, self._ids)
         return DataFile.from_args(
             content=DataFileContent.DATA, file_path=location, file_format=FileFormat.PARQUET,
             partition=Record(date, group), file_size_in_bytes=size, sort_order_id=None, spec_id=self._spec_id,
@@ -168,10 +176,68 @@ class FileWriter:
         )  # fmt: skip
 
 
+def placed(date: int, name: str) -> str:
+    """A file's place below the table's data. The name of the group, which the client chose, is not in it."""
+    return f"{np.datetime64(date, 'D').astype(str)}/{name}.parquet"
+
+
+def write_file(storage: Storage, path: str, parts: Iterable[pa.Table], date: int, group: str) -> tuple[Any, int]:
+    """Rows of one partition to a new file; gives the footer's metadata and the size. Raises ``StoreError``."""
+    try:
+        with storage.write(path) as sink:
+            codec = _codec(path.rpartition("/")[2])
+            metadata = _written(sink, (_columns(rows, date, group) for rows in parts), codec)
+            return metadata, sink.tell()
+    except OSError as error:
+        raise storage.failure(f"cannot write {path}", error, "free space, or mend the disk") from error
+
+
+def _written(sink: Any, parts: Iterator[pa.Table], codec: dict[str, Any]) -> Any:
+    """The rows to Parquet; gives the file's metadata. What is a dictionary in the first part is one in all."""
+    first = next(parts)
+    texts = [name for name in _TEXTS if _repeats(first.column(name))] if codec["compression"] != "snappy" else []
+    numbers = _REPEATING if codec["compression"] != "snappy" else []
+    with pq.ParquetWriter(
+        sink, first.schema, store_schema=False, use_dictionary=[*_DICTIONARY, *texts, *numbers],
+        write_statistics=list(BOUNDED), **codec,
+    ) as writer:  # fmt: skip
+        memory = 0
+        for rows in itertools.chain([first], parts):
+            memory += rows.nbytes
+            writer.write_table(rows.cast(first.schema), row_group_size=ROW_GROUP)
+        writer.add_key_value_metadata({_MEMORY: str(memory).encode()})
+    return writer.writer.metadata
+
+
+def _repeats(texts: pa.ChunkedArray) -> bool:
+    sample = texts.slice(0, _SAMPLE)
+    return bool(pc.count_distinct(sample, mode="all").as_py() * _REPEATS <= len(sample))
+
+
+def memory_bytes(file: LiveFile) -> int:
+    """What the file's rows take in memory."""
+    with parquet(file) as opened:
+        metadata = opened.metadata
+    noted = (metadata.metadata or {}).get(_MEMORY)
+    if noted is not None:
+        return int(noted)
+    return sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+
+
 def _codec(name: str) -> dict[str, Any]:
     """What is appended is compacted within the hour, so quick compression is best; the rest stays."""
     appended = name.startswith(Kind.APPENDED)
     return {"compression": "snappy"} if appended else {"compression": "zstd", "compression_level": 1}
+
+
+def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What ``work`` gives for each item, on two threads. Raises what the first of them raised."""
+    with ThreadPoolExecutor(THREADS, "lake", name_thread, ("lake",)) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def encoded(rows: pa.Table) -> pa.Table:
@@ -235,6 +301,15 @@ def parquet(file: LiveFile, *, dictionaries: list[str] | None = None) -> Iterato
         raise file.storage.failure(doing, error, "restore it from a backup") from error
 
 
+def parquet_metadata(storage: Storage, path: str) -> Any:
+    """A file's footer. Raises ``StoreError``."""
+    try:
+        with storage.read(path) as source, pq.ParquetFile(source) as opened:
+            return opened.metadata
+    except (OSError, pa.ArrowException) as error:
+        raise storage.failure(f"cannot read the lake's file {path}", error) from error
+
+
 def read(file: LiveFile, columns: list[str] | None = None) -> pa.Table:
     """A data file under EVENT's schema, or some of its columns as they are stored. Raises ``StoreError``."""
     with parquet(file, dictionaries=None if columns is not None else list(_FEW)) as opened:
@@ -244,10 +319,20 @@ def read(file: LiveFile, columns: list[str] | None = None) -> pa.Table:
     return pa.Table.from_arrays([table.column(field.name).cast(field.type) for field in EVENT], schema=EVENT)
 
 
+def read_stored(file: LiveFile) -> list[pa.RecordBatch]:
+    """EVENT's columns of a data file with the types that they are stored in, but for words, which are dictionaries.
+
+    A batch has its own dictionaries. On the caller's thread. Raises ``StoreError``.
+    """
+    with parquet(file, dictionaries=list(_FEW)) as opened:
+        batches: list[pa.RecordBatch] = opened.read(EVENT.names, use_threads=False).to_batches()
+    return batches
+
+
 def stream(file: LiveFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Some columns of a data file, batch by batch. Raises ``StoreError``."""
     with parquet(file) as opened:
-        yield from opened.iter_batches(ROW_GROUP, columns=columns)
+        yield from opened.iter_batches(ROW_GROUP, columns=columns, use_threads=False)
 
 
 def by_index(indices: Indices, values: Indices) -> dict[int, Indices]:

@@ -340,10 +340,15 @@ class LakeTable:
     def group_of(self, name: str) -> str:
         """The partition's name for events called ``name``."""
         with self._lock:
+            names = self._names
+        if names is None:
+            names = Names(self.partitions_max)
+            # Without the lock, which reading the files takes too.
+            for group in sorted({file.group for file in self.live_files()} - {OVERFLOW}):
+                names.bucket(group)
+        with self._lock:
             if self._names is None:
-                self._names = Names(self.partitions_max)
-                for group in sorted({file.group for file in self.live_files()} - {OVERFLOW}):
-                    self._names.bucket(group)
+                self._names = names
             return self._names.bucket(name)
 
     @contextmanager

@@ -52,10 +52,7 @@ class Lake(LakeTable):
         Null when ``source`` is not, or is not made of, the newest ``source_sql``.
         """
         table = self.view()
-        if (
-            table.current_snapshot() is None
-            or self.storage.source_sql(self.local(table.metadata_location)) not in source
-        ):
+        if table.current_snapshot() is None or self._source_of(table) not in source:
             return None
         return self._versions.of(table, first, last)
 

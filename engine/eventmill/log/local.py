@@ -119,6 +119,9 @@ class LocalLog:
             finally:
                 fcntl.flock(self._gate, fcntl.LOCK_UN)
 
+    def settle(self) -> None:
+        """See ``core.log.Log.settle``."""
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[LocalTransaction]:
         """All or nothing, durable on return; other writers wait meanwhile, so do the work before."""

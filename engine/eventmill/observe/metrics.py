@@ -29,6 +29,12 @@ COMMIT_EVENTS: Final = Histogram(
 PENDING_BYTES: Final = Gauge(
     "eventmill_pending_bytes", "Decoded bytes that wait for their commit", multiprocess_mode="livesum"
 )
+QUERY_SECONDS: Final = Histogram(
+    "eventmill_query_seconds",
+    "Duration of an answer to a question, waiting for its turn included",
+    ["kind"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 STORED: Final = Counter("eventmill_events_stored", "Events stored", ["store"])
 PROCESSED: Final = Counter("eventmill_events_processed", "Raw events taken by the processor")
 JUDGED: Final = Counter("eventmill_suspects_judged", "Suspects looked up exactly")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from eventmill.core import frame, groups
 from eventmill.core.log import Count, Log
+from eventmill.core.redact import NOTHING, Redaction
 from eventmill.core.schema import Hop, Reason, Topic
 
 #: Of the ledger, and of dead letters, unless asked otherwise; and the most.
@@ -38,7 +39,9 @@ def hours(counts: Iterable[Count], last: int) -> dict[str, Any]:
     }
 
 
-def dead_letters(log: Log, *, limit: int, reason: Reason | None = None, project: str | None = None) -> dict[str, Any]:
+def dead_letters(
+    log: Log, *, limit: int, reason: Reason | None = None, project: str | None = None, hide: Redaction = NOTHING
+) -> dict[str, Any]:
     """The newest dead letters that wait for a replay, newest first, and how many wait in all (null of one project alone).
 
     ``payload`` is the client's text, cut at ``PAYLOAD_CHARS_MAX`` characters; bytes that are no UTF-8 show as U+FFFD.
@@ -58,7 +61,8 @@ def dead_letters(log: Log, *, limit: int, reason: Reason | None = None, project:
                 "received_at": int(letter["received_at"].timestamp() * 1_000),
                 "reason": letter["reason"],
                 "detail": letter["detail"],
-                "payload": letter["payload"].decode("utf-8", "replace")[:PAYLOAD_CHARS_MAX],
+                # Those from before something was to be redacted are there whole.
+                "payload": hide.payload(letter["payload"]).decode("utf-8", "replace")[:PAYLOAD_CHARS_MAX],
                 "bytes": len(letter["payload"]),
             }
             for letter in found[:limit]

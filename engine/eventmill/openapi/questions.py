@@ -179,9 +179,16 @@ def schemas() -> dict[str, Piece]:
                 "estimated_rows": number("To be read"),
                 "elapsed_ms": {"type": "number", "minimum": 0},
                 "cached": {"type": "boolean"},
+                "complete_until": nullable(
+                    text("What happened before it changes by very late events only", format="date-time")
+                ),
+                "provisional": listed(
+                    record({"time": text(format="date-time"), "expected_share": {"type": "number"}}),
+                    description="Buckets of which a share is still expected",
+                ),
                 "cursor": nullable(text("Where the next page of a timeline begins")),
             },
-            optional=["cursor"],
+            optional=["cursor", "complete_until", "provisional"],
             additionalProperties=True,
         ),
         "Explanation": record(

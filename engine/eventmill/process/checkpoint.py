@@ -103,13 +103,17 @@ class FolderShelf:
         """See ``Shelf.write``."""
         target = self._folder / name
         aside = target.with_suffix(".tmp")
-        with aside.open("wb") as file:
-            file.write(content)
-            checkpoint("snapshot written")
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        aside.replace(target)
+        try:
+            with aside.open("wb") as file:
+                file.write(content)
+                checkpoint("snapshot written")
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            aside.replace(target)
+        except OSError:
+            aside.unlink(missing_ok=True)  # on a full disk it would take the room that is left
+            raise
         checkpoint("snapshot renamed")
         if durable:
             _sync(self._folder)

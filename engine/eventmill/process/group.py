@@ -109,7 +109,7 @@ class GroupProcessor:
         self._coming: dict[int, _Coming] = {}
         self._builder = ThreadPoolExecutor(_BUILDERS, "recover", name_thread, ("recover",))
         self._saver = ThreadPoolExecutor(_SAVERS, "snapshot", name_thread, ("snapshot",))
-        self._saving: dict[int, Future[int]] = {}
+        self._saving: dict[int, Future[int | None]] = {}
         self._syncing: list[Future[None]] = []
 
     @property

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from eventmill.core.letters import at_ingest
 from eventmill.core.log import StoredFrame
 
 
 def with_offsets(letters: pa.RecordBatch, raw_ids: pa.Array, frames: Sequence[StoredFrame]) -> pa.RecordBatch:
-    """The letters (DEAD) with the offset of the raw frame that each one's event came from.
+    """The letters (DEAD) with partition and offset of the raw frame that each one's event came from.
 
     ``raw_ids`` are the event ids of all ``frames``, in order.
     """
@@ -24,8 +25,23 @@ def with_offsets(letters: pa.RecordBatch, raw_ids: pa.Array, frames: Sequence[St
     found = pa.array(
         offsets[np.searchsorted(ends, at, side="right")], mask=rows.is_null().to_numpy(zero_copy_only=False)
     )
-    place = letters.schema.get_field_index("raw_offset")
-    return letters.set_column(place, letters.schema.field(place), found)
+    partitions = np.full(len(letters), frames[0].partition, np.int32)
+    return _placed(letters, pa.array(partitions, mask=rows.is_null().to_numpy(zero_copy_only=False)), found)
+
+
+def of_foreign(rejects: pa.RecordBatch, stored: StoredFrame) -> pa.RecordBatch:
+    """What could not be taken of a message that somebody else has written (REJECT), as letters (DEAD)."""
+    letters = at_ingest(rejects)
+    partition, offset = (np.full(len(letters), each, kind) for each, kind in
+                         ((stored.partition, np.int32), (stored.offset, np.int64)))  # fmt: skip
+    return _placed(letters, pa.array(partition), pa.array(offset))
+
+
+def _placed(letters: pa.RecordBatch, partitions: pa.Array, offsets: pa.Array) -> pa.RecordBatch:
+    for name, values in (("raw_partition", partitions), ("raw_offset", offsets)):
+        place = letters.schema.get_field_index(name)
+        letters = letters.set_column(place, letters.schema.field(place), values)
+    return letters
 
 
 def fingerprint(reason: str, event: str | None, schema: str | None, path: str | None, rule: str | None) -> str:

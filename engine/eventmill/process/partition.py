@@ -19,11 +19,13 @@ import pyarrow as pa
 from eventmill.core import frame, ledger
 from eventmill.core.errors import StateError
 from eventmill.core.log import Count, Frame, Log, StoredFrame
+from eventmill.core.redact import NOTHING, Redaction
 from eventmill.core.schema import DEAD, EVENT, LOGGED, Hop, Topic
 from eventmill.core.stage import Outcome, Stage, StatefulStage, in_folds
 from eventmill.process.checkpoint import Checkpoints, Snapshot
-from eventmill.process.letters import with_offsets
+from eventmill.process.letters import of_foreign, with_offsets
 from eventmill.process.origin import require_no_inheritance
+from eventmill.process.placing import placed
 from eventmill.process.schemas.book import SchemaBook
 
 logger = logging.getLogger(__name__)
@@ -66,9 +68,11 @@ class PartitionState:
         *,
         batch_events_max: int,
         book: SchemaBook | None = None,
+        redaction: Redaction = NOTHING,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.partition = partition
+        self._redaction = redaction
         self.position = 0
         self.events_since_snapshot = 0
         self._log = log
@@ -110,7 +114,8 @@ class PartitionState:
             )
             if not frames:
                 break  # what is left below the committed offset are the marks of transactions
-            for together in _by_events(frames, self._epoch):
+            here, _ = self._placed(frames)
+            for together in _by_events(here, self._epoch):
                 if self._book is not None:
                     self._book.turn_to(together[0].offset)
                 self._fold(together, [stage for stage in self._stages if in_folds(stage)])
@@ -119,6 +124,11 @@ class PartitionState:
         self.position = committed
         self.events_since_snapshot = folded
         return Recovery(begin, committed, folded, time.perf_counter() - started)
+
+    def _placed(self, frames: Sequence[StoredFrame]) -> tuple[Sequence[StoredFrame], list[Frame]]:
+        if not any(stored.foreign for stored in frames):
+            return frames, []
+        return placed(frames, len(self._log.partitions(Topic.RAW)))
 
     def _epoch(self, offset: int) -> int:
         return 0 if self._book is None else self._book.number(offset)
@@ -137,16 +147,21 @@ class PartitionState:
             events = outcome.events
             suspects += [outcome.suspects] if outcome.suspects is not None else []
             if outcome.rejects is not None:
-                rejects.append(with_offsets(frame.conform(outcome.rejects, DEAD), raw.column("event_id"), frames))
+                letters = with_offsets(frame.conform(outcome.rejects, DEAD), raw.column("event_id"), frames)
+                rejects.append(self._redaction.letters(letters))
         return events, suspects, rejects
 
     def process(self, frames: Sequence[StoredFrame]) -> Processed:
         """Take the frames at the position through the stages."""
         done = Processed(frames[-1].offset + 1, sum(stored.events for stored in frames))
         done.others += [] if self._book is None else self._book.adopt(frames[0].offset)
-        for foreign in (stored.rejects for stored in frames if stored.rejects is not None):
-            done.others.append(frame.encode(Topic.DEAD, frame.conform(foreign, DEAD)))
-        for together in _by_events(frames):
+        for stored in frames:
+            if stored.rejects is not None:
+                letters = self._redaction.letters(of_foreign(stored.rejects, stored))
+                done.others.append(frame.encode(Topic.DEAD, letters))
+        here, elsewhere = self._placed(frames)
+        done.others += elsewhere
+        for together in _by_events(here):
             events, suspects, rejects = self._fold(together, self._stages)
             done.counts += ledger.counts(Hop.ENRICHED, events)
             if events.num_rows:
@@ -169,9 +184,18 @@ class PartitionState:
         self.events_since_snapshot = 0
         return Snapshot(self.position, {stage.name: stage.snapshot() for stage in self._stateful()})
 
-    def save(self, snapshot: Snapshot, *, durable: bool = True) -> int:
-        """Write it; gives the offset of the oldest snapshot that is kept. ``sync`` is due unless ``durable``."""
-        return self._checkpoints.save(snapshot, durable=durable)
+    def save(self, snapshot: Snapshot, *, durable: bool = True) -> int | None:
+        """Write it; gives the offset of the oldest snapshot that is kept. ``sync`` is due unless ``durable``.
+
+        None when it cannot be written now: nothing is lost by that, the next fold only takes longer.
+        """
+        try:
+            return self._checkpoints.save(snapshot, durable=durable)
+        except OSError as error:
+            logger.warning(
+                "no snapshot was written, those before it are kept; the next one comes in its time: %s", error
+            )
+            return None
 
     def sync(self, snapshot: Snapshot) -> None:
         """Make a snapshot durable that was not written so."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from eventmill.core import frame, groups
 from eventmill.core.config import Config
 from eventmill.core.log import Log
+from eventmill.core.redact import NOTHING, Redaction
 from eventmill.core.schema import Topic
 from eventmill.core.stage import Stage, StatefulStage
 from eventmill.core.tail import StoredBatch, Tail
@@ -58,13 +59,15 @@ class Processor:
         snapshot_interval_events: int,
         tail: Tail | None = None,
         book: SchemaBook | None = None,
+        redaction: Redaction = NOTHING,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._log = log
         self._tail = tail
         self._state = PartitionState(
-            log, PARTITION, stages, state_dir, batch_events_max=batch_events_max, book=book, checkpoint=checkpoint
-        )
+            log, PARTITION, stages, state_dir, batch_events_max=batch_events_max, book=book, redaction=redaction,
+            checkpoint=checkpoint,
+        )  # fmt: skip
         self._batch_events_max = batch_events_max
         self._interval_s = batch_interval_ms / 1000
         self._snapshot_interval_events = snapshot_interval_events
@@ -127,6 +130,8 @@ class Processor:
 
     def _save(self, snapshot: Snapshot) -> None:
         oldest = self._state.save(snapshot)
+        if oldest is None:
+            return
         with self._log.transaction() as transaction:
             transaction.commit_offset(groups.SNAPSHOT, Topic.RAW, PARTITION, oldest)
 

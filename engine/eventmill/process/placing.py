@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pyarrow as pa
 
 from eventmill.core import frame
-from eventmill.core.log import Frame
-from eventmill.core.schema import Topic
+from eventmill.core.log import Frame, StoredFrame
+from eventmill.core.schema import LOGGED, Topic
 from eventmill.kernels.partition import by_key
 
 
@@ -16,3 +19,22 @@ def raw_frames(events: pa.RecordBatch, partitions: int) -> list[Frame]:
         frame.encode(Topic.RAW, part, partition=partition)
         for partition, part in by_key(events, "device_id", partitions)
     ]
+
+
+def placed(frames: Sequence[StoredFrame], partitions: int) -> tuple[list[StoredFrame], list[Frame]]:
+    """The frames with those events only that belong in their partition, and frames for the others, wherever they do belong.
+
+    Only what others have written can be out of place: their key may be the event's name, or any. A function of frames and
+    ``partitions`` alone, so a fold takes what the first run took.
+    """
+    here: list[StoredFrame] = []
+    elsewhere: list[Frame] = []
+    for stored in frames:
+        if not stored.foreign or not stored.events:
+            here.append(stored)
+            continue
+        made = {each.partition: each for each in raw_frames(frame.decode_all([stored], LOGGED), partitions)}
+        mine = made.pop(stored.partition, None) or frame.encode(Topic.RAW, pa.RecordBatch.from_pylist([], LOGGED))
+        here.append(replace(stored, payload=bytes(mine.payload), events=mine.events) if made else stored)
+        elsewhere += made.values()
+    return here, elsewhere

@@ -2,9 +2,9 @@
 
 What is put back, what stays dead, and the group's offset are committed in one transaction, so each letter is put back at
 most once. A letter that is still bad, or was not asked for, is written back (its reason brought up to date), so that a later
-replay finds it again. What is put back keeps its id and its times. An id that the filter has seen goes the way of every
-suspect: an exact look-up in the store decides, so that an event which has come in by another way meanwhile is not stored
-twice.
+replay finds it again. A redacted one is judged by what it was, as long as its event stands on raw. What is put back keeps
+its id and its times. An id that the filter has seen goes the way of every suspect: an exact look-up in the store decides,
+so that an event which has come in by another way meanwhile is not stored twice.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from eventmill.core.config import HttpConfig, IngestConfig
 from eventmill.core.errors import BodyError, ConfigError, StateError
 from eventmill.core.log import Log
 from eventmill.core.projects import stamped
-from eventmill.core.schema import DEAD, Flag, Hop, Reason, Topic
+from eventmill.core.redact import NOTHING, Redaction
+from eventmill.core.schema import AT_INGEST, DEAD, Flag, Hop, Reason, Topic
 from eventmill.process.letters import fingerprint
+from eventmill.process.originals import Originals
 from eventmill.process.placing import raw_frames
 from eventmill.process.schemas.ruling import Ruling
 from eventmill.process.validate import flagged, refusals
@@ -124,13 +126,14 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a letter is judged by: today's limits, blocked names and schemas, after ``patch``."""
+    """What a letter is judged by: today's limits, blocked names and schemas, after ``patch``. What stays is redacted again."""
 
     ingest: IngestConfig
     http: HttpConfig
     blocked: tuple[str, ...] = ()
     ruling: Ruling | None = None
     patch: Patch | None = None
+    redaction: Redaction = NOTHING
 
 
 def replay_dead(
@@ -143,7 +146,8 @@ def replay_dead(
 ) -> Replay:
     """Replay the dead letters that the log holds now; ``dry_run`` only says what would become of them.
 
-    Raises ``StateError`` when another replay runs at the same time.
+    On Kafka the log's name must be that of all replays: it is what keeps two at a time apart. Raises ``StateError``, or
+    ``LogUnavailable`` there, when another one runs.
     """
     decoder = Decoder(
         event_bytes_max=rules.http.event_bytes_max,
@@ -151,33 +155,38 @@ def replay_dead(
         depth_max=rules.ingest.depth_max,
         age_max_ms=parse_duration_ms(rules.ingest.age_max),
     )
-    position = max(log.committed(groups.REPLAY, Topic.DEAD, PARTITION), log.start_offset(Topic.DEAD, PARTITION))
-    end, report, through = log.end_offset(Topic.DEAD, PARTITION), Replay(), position
-    first = position
+    if not dry_run:
+        log.settle()
+    through = log.committed(groups.REPLAY, Topic.DEAD, PARTITION)
+    first = position = max(through, log.start_offset(Topic.DEAD, PARTITION))
+    end, report, originals = log.end_offset(Topic.DEAD, PARTITION), Replay(), Originals(log)
     while position < end:
         frames = log.read(Topic.DEAD, PARTITION, position, events_max=_READ_EVENTS, to_offset=end)
         if not frames:
             break
         letters = frame.decode_all(frames, DEAD).to_pylist()
-        good, dead = _judge(decoder, rules, wanted, letters, report)
+        good, dead = _judge(decoder, rules, wanted, letters, report, originals)
         position = frames[-1].offset + 1
         if not dry_run:
             with log.transaction() as transaction:
-                # Inside the transaction nobody else can commit, so what is committed now stays so.
-                if log.committed(groups.REPLAY, Topic.DEAD, PARTITION) not in (through, 0):
+                # Nobody else can commit before this transaction, so what is committed now stays so.
+                if log.committed(groups.REPLAY, Topic.DEAD, PARTITION) != through:
                     raise StateError("another replay runs at the same time; let it end, then try again")
                 outputs = raw_frames(good, len(log.partitions(Topic.RAW)))
-                outputs += [frame.encode(Topic.DEAD, pa.RecordBatch.from_pylist(dead, DEAD))] if dead else []
+                if dead:
+                    stay = rules.redaction.letters(pa.RecordBatch.from_pylist(dead, DEAD))
+                    outputs.append(frame.encode(Topic.DEAD, stay))
                 transaction.append(outputs)
                 transaction.commit_offset(groups.REPLAY, Topic.DEAD, PARTITION, position)
                 transaction.count(ledger.counts(Hop.REPLAYED, good))
             through = position
         progress(position - first, end - first)
+    progress(end - first, end - first)
     return report
 
 
 def _judge(
-    decoder: Decoder, rules: Rules, wanted: Wanted, letters: list[Letter], report: Replay
+    decoder: Decoder, rules: Rules, wanted: Wanted, letters: list[Letter], report: Replay, originals: Originals
 ) -> tuple[pa.RecordBatch, list[Letter]]:
     """The events to put back, and the letters that stay, both in order; adds to the report."""
     accepted: list[Letter] = []
@@ -194,7 +203,8 @@ def _judge(
         about = {name: letter[name] for name in ("reason", "event", "schema", "path", "rule", "detail")}
         causes[id(letter)] = group = report.causes.setdefault(cause, Cause(fingerprint=cause, **about))
         group.read += 1
-        payload = letter["payload"] if rules.patch is None else rules.patch.apply(letter["payload"], letter["reason"])
+        payload = originals.payload(letter)
+        payload = payload if rules.patch is None else rules.patch.apply(payload, letter["reason"])
         try:
             taken, rejected, _ = decoder.append(b'{"batch":[' + payload + b"]}", _ms(letter))
         except BodyError:  # bytes that are no JSON by themselves stay dead under their old reason
@@ -204,7 +214,7 @@ def _judge(
     events, rejects = decoder.finish()
     events = stamped(events, [(letter["project"], row) for row, letter in enumerate(accepted, 1)])
     for letter, row in zip(refused, rejects.select(["reason", "detail"]).to_pylist(), strict=True):
-        dead.append(letter | row | dict.fromkeys(("schema", "path", "rule")) | {"stage": "ingest"})
+        dead.append(letter | row | dict.fromkeys(("schema", "path", "rule")) | {"stage": AT_INGEST})
     broken = refusals(events, rules.blocked, None if rules.ruling is None else rules.ruling.judge(events))
     dead += [accepted[row] | refusal for row, refusal in broken.items()]
     keep = np.ones(events.num_rows, np.bool_)

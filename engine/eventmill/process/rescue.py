@@ -54,7 +54,9 @@ class Rescue:
     def step(self, timeout_s: float) -> int:
         """Judge one batch of suspects, waiting up to ``timeout_s`` for it; gives the number judged."""
         deadline = time.monotonic() + timeout_s
-        if not self._log.wait(Topic.SUSPECTS, {PARTITION: self._position}, timeout_s):
+        # A full batch, if so many are there: frames of suspects are small, and each step asks and commits all the same.
+        position = {PARTITION: self._position}
+        if not self._log.wait(Topic.SUSPECTS, position, timeout_s, events_max=self._batch_events_max):
             return 0
         if not self._stored_everything(deadline):
             return 0

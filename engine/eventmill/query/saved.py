@@ -68,6 +68,12 @@ class SavedQuestions:
                 (each for (of, _), each in self._known.items() if of == (project or "")), key=lambda s: s.name
             )
 
+    def everyones(self) -> list[tuple[str | None, Saved]]:
+        """All projects' (null: of none), by project and name."""
+        with self._lock:
+            self._read()
+            return [(project or None, each) for (project, _), each in sorted(self._known.items())]
+
     def find(self, project: str | None, name: str) -> Saved | None:
         """The newest of that name."""
         with self._lock:

@@ -24,6 +24,7 @@ from eventmill.query import funnel, paths, retention, sessions, timeline, trends
 from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store, TooManyRows
 from eventmill.query.cache import AnswerCache, Kept, Key, key_of
 from eventmill.query.lanes import FairPool
+from eventmill.query.lateness import Lateness, finality
 from eventmill.query.live import LiveTail
 from eventmill.query.project import ProjectStore, files_of_project, lake_of
 from eventmill.query.relative import absolute
@@ -55,7 +56,7 @@ _ALL: Final = ", ".join((*KINDS, SQL))
 @dataclass(frozen=True, slots=True)
 class _Ready:
     """A checked question; ``run`` answers it. ``estimate`` raises ``QueryError`` when it would cost too much; ``key`` is what
-    its answer depends on now, null where that cannot be told."""
+    its answer depends on now, null where that cannot be told; ``finality`` how final that answer is now."""
 
     stores: list[str]
     boundary: str | None
@@ -64,6 +65,7 @@ class _Ready:
     parameters: dict[str, Any]
     run: Callable[[], tuple[pa.Table, dict[str, Any]]]
     key: Callable[[], Key | None] = lambda: None
+    finality: Callable[[], dict[str, Any]] = dict
 
 
 class QueryService:
@@ -113,6 +115,7 @@ class QueryService:
         self._lane = self._pool.lane(config.concurrency_max)
         self._places = threading.BoundedSemaphore(config.concurrency_max * (1 + WAITING_PER_PLACE))
         self._asker = Asker(store, config)
+        self._lateness = Lateness(self._asker, clock)
         self._selects = Selects(self._asker, lake_source)
         self.live = LiveTail(self._asker, self._lane)
 
@@ -226,7 +229,7 @@ class QueryService:
             "elapsed_ms": round((time.monotonic() - started) * 1_000, 3),
             "cached": cached,
         }
-        return Answer(kept.table, meta | kept.meta)
+        return Answer(kept.table, meta | ready.finality() | kept.meta)
 
     def _asked(self, ready: _Ready, key: Key | None) -> Kept:
         """The stores' answer; kept when nothing that it depends on has changed while they were asked."""
@@ -277,7 +280,16 @@ class QueryService:
             way.stores, boundary, lambda: self._asker.estimate(plan), shown, plan.parameters,
             lambda: question.answer(self._asker.answer(plan)),
             lambda: self._key(kind, question, source, way, plan, shown),
+            lambda: self._finality(question),
         )  # fmt: skip
+
+    def _finality(self, question: Question) -> dict[str, Any]:
+        """Of every kind until when it is complete, of trends each bucket that is not."""
+        now = self._clock()
+        if isinstance(question, trends.Trends):
+            return finality(self._lateness.curve(question.filters), question.buckets(), question.asked, now)
+        told = finality(self._lateness.curve(), range(0), question.span, now)
+        return {"complete_until": told["complete_until"]}
 
     def _key(self, kind: str, question: Question, source: str | None, way: Route, plan: Plan, shown: str) -> Key | None:
         """All that an answer depends on; who has other limits may be refused what another is told."""

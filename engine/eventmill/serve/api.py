@@ -13,11 +13,14 @@ from eventmill.core.errors import EventmillError, QueryError
 from eventmill.core.schema import Reason
 from eventmill.net.grants import CALLER
 from eventmill.net.messages import Request, Response
+from eventmill.observe import metrics
 from eventmill.observe.pipeline import HOURS, HOURS_MAX, SAMPLES, SAMPLES_MAX
 from eventmill.query.live import PATH as LIVE
 from eventmill.query.saved import SavedQuestions
 from eventmill.query.saved_api import PREFIX as SAVED
 from eventmill.query.saved_api import SavedApi
+from eventmill.query.service import KINDS, SQL
+from eventmill.query.service import PREFIX as QUERIES
 from eventmill.serve.engine import Engine
 from eventmill.serve.forgetting import asked, forget_running
 from eventmill.serve.upkeep import planned
@@ -44,8 +47,11 @@ class EngineApi:
             return Response.error(
                 403, f"this process knows no key called {str(caller)[:70]}; give all the same access.keys"
             )
-        if request.path.startswith("/v1/query/"):
-            return await query.handle(request)
+        if request.path.startswith(QUERIES):
+            kind = request.path.removeprefix(QUERIES)
+            # A closed set: what is no kind is refused at once.
+            with metrics.QUERY_SECONDS.labels(kind if kind in KINDS or kind == SQL else "unknown").time():
+                return await query.handle(request)
         if request.path == SAVED or request.path.startswith(f"{SAVED}/"):
             return await self._saved.handle(request, query, None if grant is None else grant.project)
         if request.path == LIVE:

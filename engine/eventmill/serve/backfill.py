@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -12,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventmill.core import frame, groups, ledger
-from eventmill.core.config import Config
+from eventmill.core.config import Config, KafkaConfig
 from eventmill.core.errors import ConfigError, StateError
-from eventmill.core.log import Log
+from eventmill.core.log import Log, StoredFrame
 from eventmill.core.schema import LOGGED, Flag, Hop, Topic
 from eventmill.core.tombstones import record, recorded
 from eventmill.serve.engine import Engine
-from eventmill.serve.engine_log import open_log
-from eventmill.serve.folder import DataFolder, existing
+from eventmill.serve.engine_log import open_existing, open_log
+from eventmill.serve.folder import DataFolder
 
 logger = logging.getLogger(__name__)
 
@@ -37,18 +38,22 @@ def backfill(
 ) -> int:
     """Process the raw events that the log holds, received from ``since_ms`` inclusive to ``until_ms`` exclusive, into ``into``.
 
-    They are judged by the settings and schemas of now. ``into`` becomes a whole data folder: the same command can serve it.
-    Gives the number of raw events. Raises ``ConfigError`` when ``into`` holds something already.
+    They are judged by the settings and schemas of now. ``into`` becomes a whole data folder with an embedded log, wherever the
+    events came from: ``serve`` can take it over. Gives the number of raw events. Raises ``ConfigError`` when ``into`` holds
+    something already.
     """
-    existing(config.data)
     if into.exists() and any(into.iterdir()):
         raise ConfigError(f"{into} is not empty; name a fresh folder by --into")
     schemas = replace(config.schemas, folder=config.schemas.folder or str(config.data / "schemas"))
     # The lake that the settings name is the one that is there already; a fresh folder has its own.
     lake = replace(config.lake, warehouse="", catalog="")
-    fresh = replace(config, data=into.absolute(), schemas=schemas, lake=lake)
+    fresh = replace(config, data=into.absolute(), schemas=schemas, lake=lake, kafka=KafkaConfig())
+    source = open_existing(config)
     with DataFolder(fresh.data):
-        events = _copy(config, fresh, since_ms, until_ms)
+        try:
+            events = _copy(source, fresh, since_ms, until_ms)
+        finally:
+            source.close()
         engine = Engine(fresh)
         engine.start()
         try:
@@ -68,8 +73,8 @@ def _waiting(engine: Engine) -> int:
     return engine.stores.log.lag(groups.PROCESS, Topic.RAW, 0)
 
 
-def _copy(config: Config, fresh: Config, since_ms: int, until_ms: int) -> int:
-    source, target = open_log(config), open_log(fresh)
+def _copy(source: Log, fresh: Config, since_ms: int, until_ms: int) -> int:
+    target = open_log(fresh)
     total = 0
     try:
         for each in recorded(source).tombstones:  # what was forgotten stays so
@@ -81,21 +86,44 @@ def _copy(config: Config, fresh: Config, since_ms: int, until_ms: int) -> int:
                 transaction.append([frame.encode(Topic.RAW, batch)])
                 transaction.count(ledger.counts(Hop.RECEIVED, batch) + ledger.counts(Hop.ACCEPTED, batch))
     finally:
-        source.close()
         target.close()
     return total
 
 
 def _batches(log: Log, since_ms: int, until_ms: int) -> Iterator[pa.RecordBatch]:
-    """Raw rows of the range, in order. What was put back after a look-up stands in raw twice, and is looked up again."""
-    position, end = log.start_offset(Topic.RAW, 0), log.end_offset(Topic.RAW, 0)
+    """Raw rows of the range, each partition's in order, and all of them by the time that they were appended: one filter takes
+    them now. What was put back after a look-up stands in raw twice, and is looked up again.
+    """
+    partitions = [_frames(log, each) for each in log.partitions(Topic.RAW)]
     place = LOGGED.get_field_index("flags")
-    while position < end:
-        frames = log.read(Topic.RAW, 0, position, events_max=_READ_EVENTS, to_offset=end)
-        position = frames[-1].offset + 1
+    for frames in _together(heapq.merge(*partitions, key=lambda stored: stored.appended_at)):
         batch = frame.decode_all(frames, LOGGED)
         received = batch.column("received_at").cast(pa.int64())
         batch = batch.filter(pc.and_(pc.greater_equal(received, since_ms), pc.less(received, until_ms)))
         if batch.num_rows:
             flags = pc.bit_wise_and(batch.column(place), pa.scalar(~int(Flag.RESCUED), pa.int32()))
             yield batch.set_column(place, LOGGED.field(place), flags)
+
+
+def _frames(log: Log, partition: int) -> Iterator[StoredFrame]:
+    position, end = log.start_offset(Topic.RAW, partition), log.end_offset(Topic.RAW, partition)
+    while position < end:
+        frames = log.read(Topic.RAW, partition, position, events_max=_READ_EVENTS, to_offset=end)
+        if not frames:
+            break  # what is left are the marks of transactions
+        yield from frames
+        position = frames[-1].offset + 1
+
+
+def _together(frames: Iterable[StoredFrame]) -> Iterator[list[StoredFrame]]:
+    """In groups of at least so many events, but for the last one."""
+    group: list[StoredFrame] = []
+    events = 0
+    for stored in frames:
+        group.append(stored)
+        events += stored.events
+        if events >= _READ_EVENTS:
+            yield group
+            group, events = [], 0
+    if group:
+        yield group

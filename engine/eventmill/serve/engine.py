@@ -19,6 +19,7 @@ from eventmill.core import groups
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
 from eventmill.core.errors import LogUnavailable, StateError
+from eventmill.core.redact import Redaction
 from eventmill.core.schema import Hop, Reason, Topic
 from eventmill.core.tail import Tail
 from eventmill.core.tombstones import Tombstones, recorded
@@ -39,7 +40,7 @@ from eventmill.query.callers import Callers
 from eventmill.query.service import QueryService
 from eventmill.serve import caching
 from eventmill.serve.dimensions import Counted
-from eventmill.serve.engine_log import open_log
+from eventmill.serve.engine_log import REPLAY, open_log
 from eventmill.serve.forgetting import resume_running
 from eventmill.serve.mend import mended
 from eventmill.serve.processing import build_processing
@@ -130,6 +131,7 @@ class Engine:
 
     def __init__(self, config: Config, *, processes: bool = True) -> None:
         self.config = config
+        self._redaction = Redaction(config.dead.redact)
         self.stores = Stores(config)
         self.fatal: tuple[str, Exception] | None = None
         self.stopped = threading.Event()
@@ -282,16 +284,18 @@ class Engine:
 
     def dead_letters(self, limit: int, reason: Reason | None, project: str | None = None) -> dict[str, Any]:
         """The newest dead letters, with their bytes; of one project only, if one is named."""
-        return pipeline.dead_letters(self.stores.log, limit=limit, reason=reason, project=project)
+        return pipeline.dead_letters(self.stores.log, limit=limit, reason=reason, project=project, hide=self._redaction)
 
     def replay(self, reasons: frozenset[str]) -> dict[str, Any]:
         """Dead letters' second chance under today's settings; one replay at a time."""
         ruling = self.book.newest()
         if ruling is None:
             raise StateError("the schemas are out of reach, so nothing can be judged; replay when they are back")
-        rules = Rules(self.config.ingest, self.config.http, self.config.process.blocked_events, ruling)
-        with self._replaying:
-            return replay_dead(self.stores.log, rules, Wanted(reasons)).as_dict()
+        rules = Rules(
+            self.config.ingest, self.config.http, self.config.process.blocked_events, ruling, None, self._redaction
+        )
+        with self._replaying, contextlib.closing(open_log(self.config, name=REPLAY)) as log:
+            return replay_dead(log, rules, Wanted(reasons)).as_dict()
 
     def _run_upkeep(self) -> None:
         compacted = time.monotonic()

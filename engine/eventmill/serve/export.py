@@ -23,7 +23,7 @@ from eventmill.core.schema import DEAD, EVENT, Flag, Topic
 from eventmill.lake.iceberg import LakeTable
 from eventmill.lake.person import events_of
 from eventmill.serve.engine_log import open_log
-from eventmill.serve.folder import DataFolder, existing
+from eventmill.serve.folder import DataFolder, existing_stores
 from eventmill.serve.remote import ask
 
 _READ_EVENTS: Final = 10_000
@@ -50,7 +50,7 @@ def export_user(config: Config, user_id: str, out: Path | BinaryIO) -> ExportRep
     eyes only, and appear when they are whole. Every event stands in the lake, so that is what is read; what is still on its
     way there is stored first. Raises ``ConfigError``, ``StoreError``.
     """
-    existing(config.data)
+    existing_stores(config)
     with _settled(config):
         log = open_log(config)
         lake = LakeTable(config.lake_dir, config.lake.partitions_max, settings=config.lake)

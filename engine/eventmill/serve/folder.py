@@ -8,9 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from eventmill.core.config import Config
 from eventmill.core.errors import ConfigError, DataFolderBusy
 
 ENGINE_SOCKET: Final = "engine.sock"
+_LOCK: Final = "engine.lock"
 
 
 class DataFolder:
@@ -19,7 +21,7 @@ class DataFolder:
     def __init__(self, path: Path) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path / "engine.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise ConfigError(
                 f"the data folder {path} cannot be used: {error.strerror}; name another by --data"
@@ -45,8 +47,17 @@ class DataFolder:
         self.release()
 
 
-def existing(path: Path) -> Path:
-    """``path`` if it is a data folder. Raises ``ConfigError`` otherwise."""
+def existing(path: Path) -> None:
+    """Raises ``ConfigError`` unless ``path`` is a data folder with an embedded log."""
     if not (path / "log" / "log.sqlite").exists():
         raise ConfigError(f"{path} is no data folder of eventmill: it has no log; name the right one by --data")
-    return path
+
+
+def existing_stores(config: Config) -> None:
+    """Raises ``ConfigError`` unless the data folder has stores: beside an embedded log, or of a ``sink`` on Kafka."""
+    if not config.kafka.bootstrap:
+        existing(config.data)
+    elif not (config.data / _LOCK).exists():
+        raise ConfigError(
+            f"{config.data} is no data folder of a sink; name the one that `eventmill sink` has by --data"
+        )

@@ -15,6 +15,7 @@ from eventmill.core import groups
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import Config
 from eventmill.core.log import Log
+from eventmill.core.redact import Redaction
 from eventmill.core.schema import Topic
 from eventmill.core.tail import Tail
 from eventmill.process.dimensions.source import Dimensions
@@ -64,6 +65,7 @@ def build_processing(
         snapshot_interval_events=config.process.snapshot_interval_events,
         tail=tail,
         book=book,
+        redaction=Redaction(config.dead.redact),
         checkpoint=checkpoint,
     )
 
@@ -79,6 +81,7 @@ def state_of(
     """What makes the empty state of a partition of raw, when raw has, or is about to have, ``count`` of them."""
     share = replace(config.dedup, capacity=math.ceil(config.dedup.capacity * _HEADROOM / count))
     each = replace(config, dedup=share)
+    redaction = Redaction(config.dead.redact)
 
     def build(partition: int) -> PartitionState:
         mine = book.of(partition)
@@ -89,6 +92,7 @@ def state_of(
             snapshots_of(config, partition),
             batch_events_max=config.process.batch_events_max,
             book=mine,
+            redaction=redaction,
             checkpoint=checkpoint,
         )
 

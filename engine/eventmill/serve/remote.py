@@ -14,7 +14,7 @@ from eventmill.core.config import Config
 from eventmill.core.errors import DataFolderBusy, StoreError
 from eventmill.net import unix
 from eventmill.serve.engine import Stores
-from eventmill.serve.folder import ENGINE_SOCKET, DataFolder, existing
+from eventmill.serve.folder import ENGINE_SOCKET, DataFolder, existing_stores
 
 _TIMEOUT_S: Final = 600.0
 
@@ -51,7 +51,7 @@ def ask(config: Config, method: str, path: str, body: bytes = b"") -> Any:
 @contextlib.contextmanager
 def stores_or_none(config: Config) -> Iterator[Stores | None]:
     """The folder's stores, or ``None`` when a running engine holds them."""
-    existing(config.data)
+    existing_stores(config)
     try:
         folder = DataFolder(config.data)
     except DataFolderBusy:

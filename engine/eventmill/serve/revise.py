@@ -62,10 +62,13 @@ def revise_realtime(store: RealtimeStore, ruling: Ruling, end: int) -> int:
             chosen = (after & _UNKNOWN == 0) & (before & _UNKNOWN != 0) & ((after & _BROKEN != 0) == (put != 0))
             if chosen.any():
                 ids = rows.column("event_id").filter(pa.array(chosen)).to_pylist()
-                listed = ", ".join(f"unhex('{identity.hex()}')" for identity in ids)
+                # As one text: thousands of terms would be too much for ClickHouse's parser.
+                listed = f"splitByChar(',', '{','.join(identity.hex() for identity in ids)}')"
                 store.command(
                     f"ALTER TABLE eventmill.events UPDATE flags = bitOr(bitAnd(flags, {~gone & 0x7FFFFFFF}), {put}) "
-                    f"WHERE bitAnd(flags, {gone}) != 0 AND event_id IN ({listed}) SETTINGS mutations_sync = 1"
+                    f"WHERE bitAnd(flags, {gone}) != 0 "
+                    f"AND event_id IN (SELECT toFixedString(unhex(arrayJoin({listed})), 16)) "
+                    "SETTINGS mutations_sync = 1, max_query_size = 100000000"
                 )
                 known += len(ids)
     return known

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 from eventmill.core.clock import parse_duration_ms
@@ -28,6 +30,7 @@ from eventmill.serve.api import EngineApi
 from eventmill.serve.dimensions import Counted
 from eventmill.serve.engine import Engine
 from eventmill.serve.engine_log import on_kafka, open_log
+from eventmill.serve.folder import ENGINE_SOCKET
 from eventmill.serve.processing import build_processing
 from eventmill.serve.worker import Worker
 
@@ -144,14 +147,45 @@ async def run_role(config: Config, make: Callable[[], Role], *, ready: Callable[
         ) from error
     role = await loop.run_in_executor(None, make)
     await loop.run_in_executor(None, role.start)
-    pages = _Pages(EngineApi(role).handle if isinstance(role, Engine) else None, access)
+    api = EngineApi(role).handle if isinstance(role, Engine) else None
+    pages = _Pages(api, access)
     server = HttpServer(pages.handle, http)
     await server.start(bound)
+    async with _for_commands(config, api):
+        await _live(role, pages, stopping, lambda: ready(_url(http.host, bound)))
+        await server.drain()
+    if role.fatal is not None:
+        raise role.fatal[1]
+
+
+def _url(host: str, bound: socket.socket) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
+
+
+@contextlib.asynccontextmanager
+async def _for_commands(config: Config, api: Handler | None) -> AsyncIterator[None]:
+    """Commands on this machine (``eventmill audit --data``) ask a sink by its data folder, whose permissions guard it."""
+    if api is None:
+        yield
+        return
+    path = config.data / ENGINE_SOCKET
+    path.unlink(missing_ok=True)
+    server = HttpServer(api, config.http)
+    await server.start_unix(path)
+    try:
+        yield
+    finally:
+        await server.drain()
+        path.unlink(missing_ok=True)
+
+
+async def _live(role: Role, pages: _Pages, stopping: asyncio.Event, ready: Callable[[], None]) -> None:
+    """From ready to drained."""
+    loop = asyncio.get_running_loop()
     try:
         if role.fatal is None:
             pages.ready = True
-            host = f"[{http.host}]" if ":" in http.host else http.host
-            ready(f"http://{host}:{bound.getsockname()[1]}")
+            ready()
             failed = loop.run_in_executor(None, role.stopped.wait)
             await asyncio.wait((failed, asyncio.ensure_future(stopping.wait())), return_when=asyncio.FIRST_COMPLETED)
             role.stopped.set()
@@ -159,8 +193,5 @@ async def run_role(config: Config, make: Callable[[], Role], *, ready: Callable[
     finally:
         pages.ready = False
         done = await loop.run_in_executor(None, role.drain)
-        await server.drain()
-    if role.fatal is not None:
-        raise role.fatal[1]
-    if not done:
+    if role.fatal is None and not done:
         logger.warning("stopped with events still on the log; the next start stores them")

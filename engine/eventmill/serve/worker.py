@@ -7,20 +7,21 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from eventmill.core.errors import LogUnavailable, StateError, StoreUnavailable
+from eventmill.core.errors import LogUnavailable, StateError, StoreUnavailable, disk_full
 from eventmill.core.threads import name_thread
 
 logger = logging.getLogger(__name__)
 
 STEP_TIMEOUT_S: Final = 0.25
 _RETRY_S: Final = (0.1, 0.5, 2.0, 5.0)
+_FULL_RETRY_S: Final = 1.0
 
 
 class Worker:
     """Runs ``recover`` once and ``step`` for ever; after an error both again, since no state may outlive one.
 
-    ``LogUnavailable`` and ``StoreUnavailable`` are waited out. ``StateError``, or any other error four times in a row
-    without a step between, is fatal: ``failed`` is called with it.
+    ``LogUnavailable``, ``StoreUnavailable`` and a full disk are waited out. ``StateError``, or any other error four times in a
+    row without a step between, is fatal: ``failed`` is called with it.
     """
 
     def __init__(
@@ -72,6 +73,10 @@ class Worker:
                 logger.warning("%s waits: %s", self.name, error)
                 self._stopping.wait(error.retry_after_s)
             except Exception as error:
+                if disk_full(error):
+                    logger.warning("%s waits until its disk has room: %s", self.name, error)
+                    self._stopping.wait(_FULL_RETRY_S)
+                    continue
                 logger.exception("%s starts over from its last commit", self.name)
                 if failures == len(_RETRY_S):
                     self._failed(self.name, error)

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import KafkaConfig
-from eventmill.core.errors import ConfigError, LogUnavailable
+from eventmill.core.errors import ConfigError, LogUnavailable, StateError
 
-#: How long one request may take; less than any HTTP client waits.
+#: How long a question may take; less than any HTTP client waits.
 REQUEST_S: Final = 15.0
+#: How long one client is waited for, and how soon the next one asks: the leader may be a broker that has been frozen.
+_TRY_S: Final = 4.0
+_AGAIN_S: Final = 0.25
+#: A broker that owes an answer for so long is left, and others are asked who leads. (librdkafka's own: a minute.)
+_SILENCE_MS: Final = 10_000
+#: A broker, or librdkafka, says that a partition does not hold an offset; see ``outside``.
+OUT_OF_RANGE: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 #: A frame may have this size.
 MESSAGE_BYTES_MAX: Final = 16 << 20
 #: What a consumer fetches ahead, in all its partitions.
 _AHEAD_KB: Final = 65_536
 _Client = TypeVar("_Client")
+_Answer = TypeVar("_Answer")
 _OURS: Final = frozenset(
     ["bootstrap.servers", "enable.idempotence", "acks", "isolation.level", "enable.auto.commit", "transactional.id",
      "group.id", "auto.offset.reset", "partitioner", "enable.partition.eof"]
@@ -31,7 +40,8 @@ def common(config: KafkaConfig) -> dict[str, Any]:
 
     Raises ``ConfigError`` for a property that is not ``name=value``, or that exactly-once hangs on.
     """
-    properties: dict[str, Any] = {"bootstrap.servers": ",".join(config.bootstrap), "log_level": 3}
+    bootstrap = ",".join(config.bootstrap)
+    properties: dict[str, Any] = {"bootstrap.servers": bootstrap, "log_level": 3, "socket.timeout.ms": _SILENCE_MS}
     for text in config.properties:
         name, equals, value = text.partition("=")
         if not equals:
@@ -57,8 +67,9 @@ def producer(config: KafkaConfig, transactional_id: str | None) -> dict[str, Any
     if transactional_id is not None:
         settings["transactional.id"] = transactional_id
         settings["transaction.timeout.ms"] = parse_duration_ms(config.transaction_timeout)
-        # A message that is late for its transaction is of no use.
+        # A message, or an answer, that is late for its transaction is of no use.
         settings["delivery.timeout.ms"] = settings["transaction.timeout.ms"]
+        settings["socket.timeout.ms"] = min(settings["transaction.timeout.ms"], int(settings["socket.timeout.ms"]))
     return settings
 
 
@@ -76,6 +87,8 @@ def consumer(config: KafkaConfig, group: str) -> dict[str, Any]:
         "fetch.message.max.bytes": MESSAGE_BYTES_MAX,
         "fetch.wait.max.ms": 100,
         "queued.max.messages.kbytes": _AHEAD_KB,
+        # Of one that joins no group: how long a commit waits for the coordinator.
+        "session.timeout.ms": int(1000 * _TRY_S),
     }
 
 
@@ -86,6 +99,31 @@ def asking(what: str) -> Iterator[None]:
         yield
     except (KafkaException, BufferError, TimeoutError) as error:
         raise LogUnavailable(f"Kafka: {what} failed: {_text(error)}; it is tried again") from error
+
+
+def outside(settings: dict[str, Any], topic: str, partition: int, offset: int, why: str) -> NoReturn:
+    """What it means that a broker calls an offset out of range; ``settings`` are a consumer's.
+
+    A broker that was cut off or frozen takes itself for the leader until it hears of the next one, and lacks what that one
+    has got meanwhile. So it is believed that the log ends before the offset only once that has been said for ``REQUEST_S``, to
+    clients that know of no former leader. Raises ``StateError``, with ``why``, if it is so, else ``LogUnavailable``.
+    """
+    name = f"{topic}/{partition}"
+    deadline = time.monotonic() + REQUEST_S
+    while True:
+        client = Consumer({**settings, "isolation.level": "read_uncommitted"})
+        try:
+            with asking(f"asking for the offsets of {name}"):
+                found = client.get_watermark_offsets(TopicPartition(topic, partition), _TRY_S, cached=False)
+                if found is None or min(found) < 0:
+                    raise TimeoutError("its leader changes")
+        finally:
+            client.close()
+        if found[0] <= offset <= found[1]:
+            raise LogUnavailable(f"Kafka: a broker that lags behind was asked for {name}; it is tried again")
+        if offset < found[0] or time.monotonic() > deadline:
+            raise StateError(f"{name} no longer holds offset {offset}: {why}")
+        time.sleep(_AGAIN_S)
 
 
 class Asked(Generic[_Client]):
@@ -100,19 +138,25 @@ class Asked(Generic[_Client]):
         self._lock = threading.Lock()
         self._client: _Client | None = None
 
-    @contextlib.contextmanager
-    def asking(self, what: str) -> Iterator[_Client]:
-        """The client; librdkafka's errors, and a ``TimeoutError``, become ``LogUnavailable``."""
-        with self._lock:
-            client = self._client = self._client or self._make()
-        try:
-            with asking(what):
-                yield client
-        except LogUnavailable:
+    def ask(self, what: str, question: Callable[[_Client, float], _Answer]) -> _Answer:
+        """What ``question`` says, given a client and how long that may take; asked again of another one if it fails.
+
+        librdkafka's errors, and a ``TimeoutError``, become ``LogUnavailable`` within ``REQUEST_S``.
+        """
+        deadline = time.monotonic() + REQUEST_S
+        while True:
             with self._lock:
-                if self._client is client:
-                    self._client = None
-            raise
+                client = self._client = self._client or self._make()
+            try:
+                with asking(what):
+                    return question(client, _TRY_S)
+            except LogUnavailable:
+                with self._lock:
+                    if self._client is client:
+                        self._client = None
+                if time.monotonic() + _AGAIN_S + _TRY_S > deadline:
+                    raise
+            time.sleep(_AGAIN_S)
 
     def close(self) -> None:
         """Let go of the client."""

@@ -13,7 +13,7 @@ from eventmill.core.errors import LogUnavailable, StateError
 from eventmill.core.log import StoredFrame
 from eventmill.core.schema import Topic
 from eventmill.log.kafka import messages
-from eventmill.log.kafka.clients import REQUEST_S, asking
+from eventmill.log.kafka.clients import OUT_OF_RANGE, REQUEST_S, asking, outside
 
 #: How soon a sleeper notices that it has enough, or that the log is closed.
 _LOOK_S: Final = 0.05
@@ -23,9 +23,9 @@ class Feed:
     """One thread at a time. ``topic`` is read under ``name``; ``settings`` are a consumer's."""
 
     def __init__(self, settings: Mapping[str, Any], topic: Topic, name: str) -> None:
-        self._topic, self._name = topic, name
+        self._topic, self._name, self._settings = topic, name, dict(settings)
         with asking("making a consumer"):
-            self._consumer = Consumer(dict(settings))
+            self._consumer = Consumer(self._settings)
         self._buffers: dict[int, deque[StoredFrame]] = {}
         #: Where the next frame of each partition is taken, and where the next one is fetched.
         self._taken: dict[int, int] = {}
@@ -61,7 +61,11 @@ class Feed:
 
     def read(self, partition: int, from_offset: int, *, events_max: int, to_offset: int | None) -> list[StoredFrame]:
         """See ``core.log.Log.read``; waits until it knows whether the partition has frames there."""
-        self._turn_to({**{each: self._taken[each] for each in self._taken}, partition: from_offset})
+        if to_offset is not None and self._taken.keys() != {partition}:
+            # Whoever names an end wants nothing of other partitions, and what comes of them would only be in the way.
+            for places in (self._buffers, self._taken, self._fetched):
+                places.clear()
+        self._turn_to({**self._taken, partition: from_offset})
         buffer = self._buffers[partition]
         found: list[StoredFrame] = []
         events = 0
@@ -121,11 +125,14 @@ class Feed:
             self._ended.add(partition)
             if offset is not None:
                 self._fetched[partition] = max(self._fetched[partition], offset)
-        elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise StateError(
-                f"{self._name}/{partition} no longer holds offset {self._taken.get(partition or 0)}: the topic was made anew "
-                "or its retention has passed. Restore the topic, or start with new topics (log.prefix) and an empty --data"
-            )
+        elif error.code() in OUT_OF_RANGE and partition in self._fetched:
+            # Nothing more comes of it unless it is assigned anew.
+            self._taken.pop(partition, None)
+            outside(
+                self._settings, self._name, partition, self._fetched[partition],
+                "the topic was made anew or its retention has passed. Restore the topic, or start with new topics "
+                "(log.prefix) and an empty --data",
+            )  # fmt: skip
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise StateError(f"Kafka has no topic {self._name}; `eventmill topics create` makes it")
         elif not error.retriable() and error.fatal():

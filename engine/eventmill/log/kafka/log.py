@@ -101,6 +101,10 @@ class KafkaLog:
             intents = {each: draft.intents.get((group, topic, each)) for each in offsets}
             self._offsets.commit(self.group_name(group), self.topic_name(topic), offsets, intents)
 
+    def settle(self) -> None:
+        """See ``core.log.Log.settle``; the log must have a name."""
+        self._outbox.settle()
+
     def read(
         self, topic: Topic, partition: int, from_offset: int, *, events_max: int, to_offset: int | None = None
     ) -> list[StoredFrame]:

@@ -23,7 +23,7 @@ from eventmill.core.errors import LogUnavailable, StateError
 from eventmill.core.log import Count, StoredFrame
 from eventmill.core.schema import Topic
 from eventmill.log.kafka import messages, mirror
-from eventmill.log.kafka.clients import asking, consumer, producer
+from eventmill.log.kafka.clients import OUT_OF_RANGE, asking, consumer, outside, producer
 from eventmill.log.kafka.outbox import Draft, Outbox
 from eventmill.log.kafka.topics import LEDGER
 
@@ -58,6 +58,7 @@ class Member:
         }
         if config.kafka.instance:
             settings["group.instance.id"] = f"{self._prefix}.{group}.{config.kafka.instance}"
+        self._settings = consumer(config.kafka, f"{self._prefix}.{group}")  # of one that joins nothing
         with asking("making a consumer"):
             self._consumer = Consumer(settings)
         self._outbox = Outbox(
@@ -146,7 +147,7 @@ class Member:
                 continue
             error = message.error()
             if error is not None:
-                self._hear(error)
+                self._hear(error, message.partition())
                 continue
             stored = messages.stored(self._topic, message)
             if not self._gathered:
@@ -158,12 +159,13 @@ class Member:
         gathered, self._gathered = self._gathered, {}
         return gathered
 
-    def _hear(self, error: KafkaError) -> None:
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise StateError(
-                f"{self._name(self._topic)} no longer holds an offset that the group has committed: the topic was made anew "
-                "or its retention has passed. Restore the topic, or start with new topics (log.prefix) and empty state"
-            )
+    def _hear(self, error: KafkaError, partition: int | None) -> None:
+        if error.code() in OUT_OF_RANGE and partition in self._following:
+            outside(
+                self._settings, self._name(self._topic), partition, self._following[partition],
+                "the topic was made anew or its retention has passed. Restore the topic, or start with new topics "
+                "(log.prefix) and empty state",
+            )  # fmt: skip
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise StateError(f"Kafka has no topic {self._name(self._topic)}; `eventmill topics create` makes it")
         if error.fatal():

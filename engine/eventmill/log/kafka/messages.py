@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import orjson
@@ -58,12 +59,8 @@ class Place(NamedTuple):
     key: bytes | None
 
 
-def _frame(
-    place: Place, events: int, given: dict[str, str], payload: bytes, rejects: pa.RecordBatch | None = None
-) -> StoredFrame:
-    return StoredFrame(
-        place.topic, place.partition, place.offset, place.appended_at, events, place.key, given, payload, rejects
-    )
+def _frame(place: Place, events: int, given: dict[str, str], payload: bytes) -> StoredFrame:
+    return StoredFrame(place.topic, place.partition, place.offset, place.appended_at, events, place.key, given, payload)
 
 
 def from_json(place: Place, payload: bytes) -> StoredFrame:
@@ -90,7 +87,8 @@ def _adopted(place: Place, events: pa.RecordBatch, rejects: pa.RecordBatch) -> S
     received = [Count(Hop.RECEIVED, fate.hour, fate.events) for fate in fates]
     made = frame.encode(place.topic, events)
     given = {**made.headers, EVENTS: str(made.events), COUNTS: dump([*received, *fates]).decode()}
-    return _frame(place, made.events, given, bytes(made.payload), rejects if rejects.num_rows else None)
+    adopted = _frame(place, made.events, given, bytes(made.payload))
+    return replace(adopted, rejects=rejects if rejects.num_rows else None, foreign=True)
 
 
 def dump(counts: Iterable[Count]) -> bytes:

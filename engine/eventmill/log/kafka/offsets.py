@@ -19,7 +19,7 @@ from eventmill.core.config import KafkaConfig
 from eventmill.core.errors import LogUnavailable
 from eventmill.core.log import Intent
 from eventmill.core.schema import Topic
-from eventmill.log.kafka.clients import REQUEST_S, Asked, asking, common, consumer
+from eventmill.log.kafka.clients import REQUEST_S, Asked, common, consumer
 
 #: How the metadata of a committed offset says that everything up to another offset is being inserted.
 _INTENT: Final = "intent:"
@@ -34,7 +34,7 @@ class Offsets:
         self._config = config
         self._admin = Asked(lambda: AdminClient(common(config)))
         self._lock = threading.Lock()
-        self._members: dict[str, Consumer] = {}
+        self._members: dict[str, Asked[Consumer]] = {}
         self._groups: dict[tuple[str, bool], Asked[Consumer]] = {}
         settings = consumer(config, "eventmill.asking")
         # Each sees as far as its isolation level.
@@ -45,8 +45,9 @@ class Offsets:
 
     def partitions(self, topic: str) -> list[int]:
         """The topic's partitions; none when it is not there."""
-        with self._admin.asking(f"asking for {topic}") as admin:
-            found = admin.list_topics(topic, timeout=REQUEST_S).topics[topic]
+        found = self._admin.ask(
+            f"asking for {topic}", lambda admin, patience_s: admin.list_topics(topic, timeout=patience_s).topics[topic]
+        )
         return sorted(found.partitions) if found.error is None else []
 
     def ends(self, topic: str, partitions: Iterable[int], *, whole: bool = False) -> dict[int, int]:
@@ -58,16 +59,20 @@ class Offsets:
         return {each: self._watermarks(topic, each, True)[0] for each in partitions}
 
     def _watermarks(self, topic: str, partition: int, whole: bool) -> tuple[int, int]:
-        with self._asking[whole].asking(f"asking for the offsets of {topic}/{partition}") as client:
-            found = client.get_watermark_offsets(TopicPartition(topic, partition), REQUEST_S, cached=False)
+        def question(client: Consumer, patience_s: float) -> tuple[int, int]:
+            found = client.get_watermark_offsets(TopicPartition(topic, partition), patience_s, cached=False)
             if found is None or min(found) < 0:
                 raise TimeoutError("its leader changes")
-        return int(found[0]), int(found[1])
+            return int(found[0]), int(found[1])
+
+        return self._asking[whole].ask(f"asking for the offsets of {topic}/{partition}", question)
 
     def at(self, topic: str, partition: int, ms: int) -> int:
         """The first offset of a message of that time (ms since the epoch) or later; the end when there is none."""
-        with self._asking[False].asking(f"asking for the offsets of {topic}/{partition}") as client:
-            (found,) = client.offsets_for_times([TopicPartition(topic, partition, ms)], REQUEST_S)
+        (found,) = self._asking[False].ask(
+            f"asking for the offsets of {topic}/{partition}",
+            lambda client, patience_s: client.offsets_for_times([TopicPartition(topic, partition, ms)], patience_s),
+        )
         return found.offset if found.offset >= 0 else self.ends(topic, [partition])[partition]
 
     def committed(
@@ -79,14 +84,19 @@ class Offsets:
         """
         asked = [TopicPartition(topic, each) for each in partitions]
         deadline = time.monotonic() + REQUEST_S
+
+        def question(client: Consumer, patience_s: float) -> list[TopicPartition] | None:
+            """None while a transaction is open."""
+            found = client.committed(asked, patience_s)
+            errors = [each.error for each in found if each.error is not None]
+            open_yet = all(error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT for error in errors)
+            if errors and not (open_yet and time.monotonic() < deadline):
+                raise KafkaException(errors[0])
+            return None if errors else found
+
         while True:
-            with self._of_group(group, stable).asking(f"asking for the offsets of group {group}") as client:
-                found = client.committed(asked, REQUEST_S)
-                errors = [each.error for each in found if each.error is not None]
-                open_yet = all(error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT for error in errors)
-                if errors and not (open_yet and time.monotonic() < deadline):
-                    raise KafkaException(errors[0])
-            if not errors:
+            found = self._of_group(group, stable).ask(f"asking for the offsets of group {group}", question)
+            if found is not None:
                 return {each.partition: (max(each.offset, -1), each.metadata or "") for each in found}
             time.sleep(_UNSTABLE_S)
 
@@ -107,30 +117,30 @@ class Offsets:
             entries.append(
                 TopicPartition(topic, partition, offset, metadata=f"{_INTENT}{intent.to_offset}" if intent else "")
             )
-        with asking(f"committing offsets of group {group}"):
-            answered = self.member(group).commit(offsets=entries, asynchronous=False)
-            for each in answered or []:
+
+        def question(member: Consumer, _patience_s: float) -> None:
+            for each in member.commit(offsets=entries, asynchronous=False) or []:
                 if each.error is not None:
                     raise KafkaException(each.error)
 
-    def member(self, group: str) -> Consumer:
+        self._member(group).ask(f"committing offsets of group {group}", question)
+
+    def _member(self, group: str) -> Asked[Consumer]:
         """A consumer that only commits."""
+        settings = consumer(self._config, group)
         with self._lock:
-            if group not in self._members:
-                self._members[group] = Consumer(consumer(self._config, group))
-            return self._members[group]
+            return self._members.setdefault(group, Asked(lambda: Consumer(settings)))
 
     def metadata(self, group: str) -> Any:
         """What a transaction needs to commit the group's offsets."""
-        return self.member(group).consumer_group_metadata()
+        return self._member(group).ask(
+            f"asking for group {group}", lambda member, _patience_s: member.consumer_group_metadata()
+        )
 
     def close(self) -> None:
         """Let go of all consumers."""
         with self._lock:
-            for member in self._members.values():
-                member.close()
-            self._members.clear()
-            clients = (self._admin, *self._asking.values(), *self._groups.values())
+            clients = (self._admin, *self._asking.values(), *self._groups.values(), *self._members.values())
         for client in clients:
             client.close()
 

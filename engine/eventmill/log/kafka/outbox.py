@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeAlias
 
@@ -102,6 +102,11 @@ class Outbox:
         """The mean of what it has published into raw."""
         return self._events / self._frames if self._frames else 1.0
 
+    def settle(self) -> None:
+        """End what an earlier producer of this ``transactional.id`` had begun; from now on it is fenced."""
+        with self._lock:
+            self._ready()
+
     def publish(self, draft: Draft, metadata: Callable[[str], Any]) -> None:
         """Make all of it durable; ``metadata`` gives a group's. Raises ``LogUnavailable`` when it is not, or may not be."""
         with self._lock:
@@ -118,11 +123,18 @@ class Outbox:
         """One transaction, tried again while a rebalance overtakes it."""
         for left in reversed(range(_GENERATION_TRIES)):
             try:
-                return self._in_transaction(producer, draft, metadata)
+                with _fatal_as_it_is():
+                    return self._in_transaction(producer, draft, metadata)
             except KafkaException as error:
                 self._give_up(producer, error)
                 # The group went on to its next generation between our question for it and the commit. Whoever is still in
                 # it has what it had: partitions are given to others after ``poll`` has told so, and it is not called here.
+                if _fenced(error):
+                    name = self._settings["transactional.id"]
+                    raise LogUnavailable(
+                        f"Kafka: the transaction failed: another process has begun to write under the name {name}, "
+                        "or it took longer than kafka.transaction_timeout"
+                    ) from error
                 if not (left and self._producer is producer and _of_old_generation(error)):
                     raise LogUnavailable(
                         f"Kafka: the transaction failed: {error.args[0]}; it is tried again"
@@ -196,7 +208,7 @@ class Outbox:
 
     def _flush(self, producer: Producer, draft: Draft) -> None:
         try:
-            with asking("producing"):
+            with asking("producing"), _fatal_as_it_is():
                 failed = self._produce(producer, draft.frames)
                 left = producer.flush(self._settings["delivery.timeout.ms"] / 1000 + 1.0)
             if failed or left:
@@ -283,6 +295,28 @@ class Outbox:
         """Let go of the producer; what is not published yet is lost."""
         with self._lock:
             self._drop()
+
+
+@contextlib.contextmanager
+def _fatal_as_it_is() -> Iterator[None]:
+    """Fatal errors as ``KafkaException``.
+
+    The client raises them out of ``poll`` and ``flush`` without stopping its delivery reports, and then the callback of the
+    next one ends in a ``SystemError`` that they are the cause of.
+    """
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
+
+
+def _fenced(error: KafkaException) -> bool:
+    cause = error.args[0]
+    return isinstance(cause, KafkaError) and cause.code() in (
+        KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH,
+    )  # fmt: skip
 
 
 def _of_old_generation(error: KafkaException) -> bool:

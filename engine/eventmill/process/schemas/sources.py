@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 import orjson
@@ -28,6 +28,18 @@ _COMPATIBILITY: Final = (
 )
 
 
+class Reference(NamedTuple):
+    """A version of a registry's subject, to be referred to by a name of its own."""
+
+    subject: str
+    version: int
+
+
+#: References by the name that the document has for each.
+Given = Mapping[str, Reference]
+NONE_GIVEN: Final[Given] = {}
+
+
 class Source(Protocol):
     """Raises ``SchemaError`` when the schemas cannot be had."""
 
@@ -35,8 +47,19 @@ class Source(Protocol):
         """All schemas as of now."""
         ...
 
-    def publish(self, event: str, document: Any) -> Schema:
+    def references(self, event: str, document: Any, given: Given = NONE_GIVEN) -> Mapping[str, Any]:
+        """The documents that a next version of the event's schema may refer to, by URI.
+
+        ``given`` names some of a registry's. Raises ``SchemaError`` also where one of them is not there.
+        """
+        ...
+
+    def publish(self, event: str, document: Any, given: Given = NONE_GIVEN) -> Schema:
         """Add the event's next version; the schema that is there already, if it is equal to the newest."""
+        ...
+
+    def refusal(self, event: str, document: Any, given: Given = NONE_GIVEN) -> str | None:
+        """Why the source would not take it as the next version; null when it would."""
         ...
 
 
@@ -57,6 +80,7 @@ class FolderSource:
         self._folder = folder
         self._stamp: tuple[Any, ...] | None = None
         self._known = NO_SCHEMAS
+        self._shared: dict[str, Any] = {}
 
     def fetch(self) -> SchemaSet:
         """Reads the files when one has changed. A folder that is not there has no schemas."""
@@ -92,13 +116,26 @@ class FolderSource:
             raise SchemaError(f"version {twice[1]} of {twice[0]!r} stands twice in {self._folder}; remove one file")
         for (_, _, path), document in documents.items():
             _require(document, references, str(path))
+        self._shared = references
         return SchemaSet.of(
             Schema(event, version, str(path.relative_to(self._folder)), document, _used(document, references))
             for (event, version, path), document in documents.items()
         )
 
-    def publish(self, event: str, document: Any) -> Schema:
+    def references(self, event: str, document: Any, given: Given = NONE_GIVEN) -> Mapping[str, Any]:
+        """See ``Source.references``: all documents below ``_NAME``."""
+        if given:
+            raise ConfigError("--reference is a registry's; in a folder a document is referred to by its path")
+        self.fetch()
+        return _used(document, self._shared)
+
+    def refusal(self, event: str, document: Any, given: Given = NONE_GIVEN) -> str | None:
+        """See ``Source.refusal``; a folder takes any schema."""
+        return None
+
+    def publish(self, event: str, document: Any, given: Given = NONE_GIVEN) -> Schema:
         """See ``Source.publish``."""
+        _require(document, self.references(event, document, given), "the schema")
         known = self.fetch()
         newest = known.newest(event)
         if newest is not None and newest.document == document:
@@ -177,17 +214,50 @@ class RegistrySource:
                 found[reference.name] = orjson.loads(registered.schema.schema_str or "null")
                 self._refer(registered.schema.references, found)
 
-    def publish(self, event: str, document: Any) -> Schema:
+    def references(self, event: str, document: Any, given: Given = NONE_GIVEN) -> Mapping[str, Any]:
+        """See ``Source.references``; where none are given, those of the newest version, if the document refers to any."""
+
+        def resolve() -> Mapping[str, Any]:
+            found: dict[str, Any] = {}
+            self._refer(self._registered(event, document, given).references, found)
+            return found
+
+        return _asked(resolve)
+
+    def _registered(self, event: str, document: Any, given: Given) -> Any:
+        """The document as the registry's client takes it."""
+        from confluent_kafka.schema_registry import Schema as Registered
+        from confluent_kafka.schema_registry import SchemaReference
+
+        cited = [SchemaReference(name, each.subject, each.version) for name, each in given.items()]
+        subject = self._subject(event)
+        if not cited and _used(document, {"": None}) and subject in self._client.get_subjects():
+            # Not get_latest_version: the client remembers what that said before.
+            newest = self._client.get_version(subject, self._client.get_versions(subject)[-1])
+            cited = list(newest.schema.references or ())
+        return Registered(orjson.dumps(document).decode(), "JSON", cited)
+
+    def refusal(self, event: str, document: Any, given: Given = NONE_GIVEN) -> str | None:
+        """See ``Source.refusal``: what the subject's compatibility mode says."""
+
+        def ask() -> str | None:
+            subject = self._subject(event)
+            if subject not in self._client.get_subjects():
+                return None
+            if self._client.test_compatibility_all_versions(subject, self._registered(event, document, given)):
+                return None
+            return f"the registry would refuse it: it breaks the compatibility mode of subject {subject!r}"
+
+        return _asked(ask)
+
+    def publish(self, event: str, document: Any, given: Given = NONE_GIVEN) -> Schema:
         """See ``Source.publish``; the registry refuses what breaks the subject's compatibility mode."""
 
         def register() -> Schema:
-            from confluent_kafka.schema_registry import Schema as Registered
-
-            text = orjson.dumps(document).decode()
             subject = self._subject(event)
-            self._client.register_schema(subject, Registered(text, "JSON"))
-            # Not get_latest_version: the client remembers what that said before.
-            version = self._client.lookup_schema(subject, Registered(text, "JSON")).version or 1
+            registered = self._registered(event, document, given)
+            self._client.register_schema(subject, registered)
+            version = self._client.lookup_schema(subject, registered).version or 1
             found = self._read(event, subject, version)
             if found is None:
                 raise SchemaError(

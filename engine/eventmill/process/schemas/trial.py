@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,12 +12,12 @@ import orjson
 import pyarrow as pa
 
 from eventmill.core.errors import SchemaError
+from eventmill.core.redact import NOTHING, Redaction
 from eventmill.process.schemas.columnar import Checker
 from eventmill.process.schemas.sets import Schema, SchemaSet
 
 _EXAMPLES_MAX: Final = 3
 _TEXT_MAX: Final = 200
-_TYPED: Final = ("null", "boolean", "object", "array", "string", "number", "integer")
 
 
 @dataclass(slots=True)
@@ -37,8 +37,8 @@ class Trial:
         return {"events": self.events, "rejected": self.rejected, "rules": rules}
 
 
-def try_schema(checker: Checker, columns: Iterable[pa.StringArray]) -> Trial:
-    """The trial of a schema on columns of properties."""
+def try_schema(checker: Checker, columns: Iterable[pa.StringArray], hide: Redaction = NOTHING) -> Trial:
+    """The trial of a schema on columns of properties; the examples are redacted by ``hide``."""
     trial = Trial()
     for column in columns:
         trial.events += len(column)
@@ -48,7 +48,8 @@ def try_schema(checker: Checker, columns: Iterable[pa.StringArray]) -> Trial:
             trial.rules[rule] += 1
             examples = trial.examples.setdefault(rule, [])
             if len(examples) < _EXAMPLES_MAX:
-                examples.append(column[row].as_py()[:_TEXT_MAX])
+                event = hide.payload(b'{"properties":%s}' % column[row].as_py().encode())
+                examples.append(event[len(b'{"properties":') : -1].decode()[:_TEXT_MAX])
     return trial
 
 
@@ -60,51 +61,9 @@ def read_document(path: Path) -> Any:
         raise SchemaError(f"{path} is not JSON: {error}") from error
 
 
-def with_document(schemas: SchemaSet, event: str, document: Any) -> SchemaSet:
-    """The set with a further, newest version of an event's schema, which may refer to what the newest one does."""
+def with_document(schemas: SchemaSet, event: str, document: Any, references: Mapping[str, Any]) -> SchemaSet:
+    """The set with a further, newest version of an event's schema, which may refer to ``references`` (by URI)."""
     newest = schemas.newest(event)
     version = "1" if newest is None else f"{newest.version}+1"
-    references = {} if newest is None else newest.references
     others = [schema for schema in schemas.schemas if (schema.event, schema.version) != (event, version)]
     return SchemaSet.of([*others, Schema(event, version, "trial", document, references)])
-
-
-def broken_columns(before: Any, after: Any) -> list[str]:
-    """How queries over ``properties`` that hold today may break: members gone, or of another type, by their dotted path."""
-    found = []
-    old, new = _columns(before), _columns(after)
-    for path, kinds in sorted(old.items()):
-        if path not in new:
-            if _closed(after, path):
-                found.append(f"properties.{path} may not be there any more")
-        elif new[path] - kinds:
-            found.append(f"properties.{path} was {_named(kinds)}, and may be {_named(new[path])}")
-    return found
-
-
-def _named(kinds: frozenset[str]) -> str:
-    return " or ".join(kind for kind in _TYPED if kind in kinds)
-
-
-def _columns(document: Any, prefix: str = "") -> dict[str, frozenset[str]]:
-    columns: dict[str, frozenset[str]] = {}
-    properties = document.get("properties", {}) if isinstance(document, dict) else {}
-    for name, schema in properties.items():
-        kinds = schema.get("type") if isinstance(schema, dict) else None
-        listed = [kinds] if isinstance(kinds, str) else kinds or _TYPED
-        # An integer is a number for every query.
-        columns[prefix + name] = frozenset("number" if kind == "integer" else kind for kind in listed)
-        columns |= _columns(schema, f"{prefix}{name}.")
-    return columns
-
-
-def _closed(document: Any, path: str) -> bool:
-    """Whether the schema allows no member of that path."""
-    for name in path.split("."):
-        if not isinstance(document, dict):
-            return False
-        properties = document.get("properties", {})
-        if name not in properties:
-            return document.get("additionalProperties") is False
-        document = properties[name]
-    return False

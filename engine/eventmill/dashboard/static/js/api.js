@@ -56,9 +56,20 @@ export async function post(path, body, signal) {
   return (await ask(path, options)).json();
 }
 
-/** POST JSON, as bytes of an Arrow stream. */
-export async function arrow(path, body, signal) {
-  const more = { "Content-Type": "application/json", Accept: "application/vnd.apache.arrow.stream" };
+/** PUT JSON, as JSON. */
+export async function put(path, body, signal) {
+  const options = { method: "PUT", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal };
+  return (await ask(path, options)).json();
+}
+
+/** DELETE, as JSON. */
+export async function remove(path, signal) {
+  return (await ask(path, { method: "DELETE", signal })).json();
+}
+
+/** An answer as a file's bytes, in the form that `accept` names. */
+export async function bytesOf(path, body, accept, signal) {
+  const more = { "Content-Type": "application/json", Accept: accept };
   return (await ask(path, { method: "POST", body: JSON.stringify(body), headers: more, signal })).blob();
 }
 

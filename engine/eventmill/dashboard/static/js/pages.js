@@ -10,5 +10,6 @@ export const PAGES = [
   { name: "paths", title: "Paths", group: "Ask", icon: "M3 10h4c4 0 3-6 7-6h3M7 10h10M7 10c4 0 3 6 7 6h3", load: () => import("./pages/paths.js") },
   { name: "sessions", title: "Sessions", group: "Ask", icon: "M10 3a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM10 6v4l3 2", load: () => import("./pages/sessions.js") },
   { name: "users", title: "User timeline", group: "Ask", icon: "M10 3a3.2 3.2 0 1 0 0 6.4A3.2 3.2 0 0 0 10 3zM4 17c0-3.5 2.5-5.2 6-5.2s6 1.7 6 5.2", load: () => import("./pages/users.js") },
+  { name: "saved", title: "Saved", group: "Ask", icon: "M5 3h10v14l-5-4-5 4z", load: () => import("./pages/saved.js") },
   { name: "sql", title: "SQL", group: "Ask", icon: "M4 5l5 5-5 5M10 15h6", load: () => import("./pages/sql.js") },
 ];

@@ -1,20 +1,25 @@
 // Trends: one measure over time, broken down and filtered; as a chart and a table, as a link and a file.
 
-import { arrow, records, sql, trends } from "../api.js";
+import { records, sql, trends } from "../api.js";
 import { seriesChart } from "../chart/series.js";
 import { choice, field, fill, h, say, segments, suggested } from "../dom.js";
 import { INTERVALS, label, moment, number } from "../format.js";
 import { FIELDS, conditions, filterList, readFilters } from "../parts/filters.js";
-import { card, head, openFrom, origin } from "../parts/page.js";
+import { downloads } from "../parts/files.js";
+import { head, openFrom, origin } from "../parts/page.js";
+import { lasting } from "../parts/places.js";
 import { iso, possible, rangeOf, rangePicker, suits, whole } from "../parts/range.js";
-import { empty, repeat, show } from "../parts/states.js";
-import { csv, save, table } from "../parts/table.js";
+import { saveButton } from "../parts/saving.js";
+import { empty, repeat, show, wrong } from "../parts/states.js";
+import { table } from "../parts/table.js";
 
 const PLAIN = [["events", "Number of events"], ["devices", "Active devices"], ["users", "Active users"], ["sessions", "Sessions"]];
 const OF_NUMBER = [["sum", "Sum of"], ["avg", "Average of"], ["min", "Minimum of"], ["max", "Maximum of"], ["p50", "Median of"], ["p95", "95th percentile of"], ["p99", "99th percentile of"]];
 const KINDS = [["line", "Lines"], ["area", "Areas"], ["bar", "Bars"]];
 const REFRESH_MS = 30_000;
 const SERIES_MAX = 9;
+/** The colour of all values that have none of their own. */
+const OTHERS = 9;
 const EVENTS = "SELECT event, sum(events) AS n FROM events_1m GROUP BY event ORDER BY n DESC LIMIT 500";
 const PROPERTIES = `SELECT arrayJoin(JSONExtractKeys(properties)) AS name, count() AS n FROM (SELECT properties FROM events WHERE event = {event:String} OR {event:String} = '' LIMIT 2000)
 GROUP BY name ORDER BY n DESC LIMIT 60`;
@@ -68,17 +73,20 @@ export function render(root, { params, keep, signal }) {
     } catch { /* suggestions only */ }
   }
 
-  function body(now = Date.now()) {
-    const range = rangeOf(state, "24h", now);
+  function body(saves = false) {
+    const range = rangeOf(state);
     const names = possible(range);
     const interval = names.includes(state.interval) ? state.interval : suits(range);
     const bounds = whole(range, INTERVALS[interval]);
     const chosen = breakdowns(state);
     return {
-      event: state.event || null, measure: state.measure ?? "events", interval, from: iso(bounds.from), to: iso(bounds.to),
+      event: state.event || null, measure: state.measure ?? "events", interval,
+      ...(saves ? lasting(range, interval) : { from: iso(bounds.from), to: iso(bounds.to) }),
       ...(chosen.length ? { breakdown: chosen.length === 1 ? chosen[0] : chosen } : {}),
       ...(conditions(filters).length ? { filters: conditions(filters) } : {}),
       ...(chosen.length ? { limit: SERIES_MAX } : {}),
+      ...(state.compare === "previous" ? { compare: "previous" } : {}),
+      ...(state.cumulative === "1" ? { cumulative: true } : {}),
     };
   }
 
@@ -86,20 +94,15 @@ export function render(root, { params, keep, signal }) {
     pickInterval();
     return show(result, async (mine) => {
       const query = body();
-      const length = Date.parse(query.to) - Date.parse(query.from);
-      const before = { ...query, from: iso(Date.parse(query.from) - length), to: query.from };
-      const wants = state.compare === "previous";
-      const [found, past] = await Promise.all([trends(query, mine), wants ? trends(before, mine) : null]);
-      answer = found;
-      return drawn(found, past, query, length, state, { chart: (kind) => changed({ chart: kind }) });
+      answer = await trends(query, mine);
+      return drawn(answer, query, state.chart, (kind) => changed({ chart: kind }));
     }, signal);
   }
 
-  const name = () => `trends-${(state.event ?? "all").replace(/[^\w-]+/g, "_")}`;
   fill(actions,
     h("button", { type: "button", onclick: async ({ currentTarget }) => share(currentTarget) }, "Copy link"),
-    h("button", { type: "button", onclick: () => answer && save(`${name()}.csv`, csv(answer), "text/csv") }, "CSV"),
-    h("button", { type: "button", onclick: async () => { try { save(`${name()}.arrows`, await arrow("/v1/query/trends", body(), signal)); } catch (error) { say(error.message); } } }, "Arrow"));
+    saveButton("trends", () => body(true), signal),
+    downloads(() => ({ path: "/v1/query/trends", body: body(), name: `trends-${state.event ?? "all"}` }), (error) => result.prepend(wrong(error)), signal));
   const form = h("section.card", h("h2", "Show"), h("div.form",
     field("Measure", measure), numberLine, h("label.field", "Of event", event.input, event.list), bys,
     filterList(filters, () => changed({ filters: conditions(filters).length ? JSON.stringify(filters.filter(({ field: named }) => named)) : null })),
@@ -126,52 +129,52 @@ async function share(button) {
   setTimeout(() => fill(button, "Copy link"), 1500);
 }
 
-/** Series of an answer: the last column is the value, those between it and `time` are the break-downs. */
-function seriesOf({ columns, rows }, times, cumulative, fillsZero) {
+/** Series of an answer's column, one for each value (or combination of values) of the break-downs. */
+function seriesOf({ columns, rows }, column, times, fillsZero) {
   const place = new Map(times.map((at, i) => [at, i]));
-  const value = columns.indexOf("value");
-  const labels = columns.map((_, i) => i).filter((i) => i !== 0 && i !== value && columns[i] !== "provisional");
+  const value = columns.indexOf(column);
+  const labels = columns.map((_, i) => i).filter((i) => columns[i].startsWith("breakdown"));
   const found = new Map();
   for (const row of rows) {
-    const name = labels.length ? labels.map((i) => label(row[i])).join(" · ") : "";
+    const name = labels.map((i) => label(row[i])).join(" · ");
     if (!found.has(name)) found.set(name, times.map(() => (fillsZero ? 0 : null)));
     const at = place.get(Date.parse(row[0]));
     if (at !== undefined) found.get(name)[at] = row[value] === null ? null : Number(row[value]);
   }
-  const total = (values) => values.reduce((sum, each) => sum + (each ?? 0), 0);
-  const series = [...found].map(([name, values]) => ({ name, values }));
-  series.sort((a, b) => (a.name === "other") - (b.name === "other") || total(b.values) - total(a.values));
-  if (cumulative) for (const each of series) { let sum = 0; each.values = each.values.map((v) => (sum += v ?? 0)); }
-  return series;
+  return found;
 }
 
-function drawn(found, past, query, length, state, { chart }) {
+const isOther = (name) => name !== "" && name.split(" · ").every((part) => part === "other");
+const total = (values) => values.reduce((sum, each) => sum + (each ?? 0), 0);
+
+function drawn(found, query, chosen, choose) {
   const step = INTERVALS[query.interval];
   const first = Math.floor(Date.parse(query.from) / step) * step;
   const times = Array.from({ length: Math.ceil((Date.parse(query.to) - first) / step) }, (_, i) => first + i * step);
   const additive = query.measure === "events" || query.measure.startsWith("sum:");
-  const fillsZero = !query.measure.includes(":") || additive;
-  const adds = state.cumulative === "1" && additive;
+  const fillsZero = !query.cumulative && (!query.measure.includes(":") || additive);
   const title = `${titleOf(query.measure)}${query.event ? ` of ${query.event}` : ""}`;
-  const series = seriesOf(found, times, adds, fillsZero).map((each, i) => ({ ...each, name: each.name || title, colour: each.name === "other" ? 9 : i % 9 }));
-  if (!found.rows.some((row) => Number(row[found.columns.indexOf("value")]))) {
+  const now = [...seriesOf(found, "value", times, fillsZero)];
+  const past = query.compare ? [...seriesOf(found, "previous", times, fillsZero)] : [];
+  if (![...now, ...past].some(([, values]) => values.some(Boolean))) {
     return [empty("Nothing in this selection", "Take a longer time range, another event, or fewer filters."), origin(found.meta)];
   }
-  const shifted = past ? seriesOf({ ...past, rows: past.rows.map((row) => [iso(Date.parse(row[0]) + length), ...row.slice(1)]) }, times, adds, fillsZero) : [];
-  const alike = new Map(series.map(({ name, colour }) => [name, colour]));
-  const both = [...series, ...shifted.map((each) => ({ ...each, past: true, colour: alike.get(each.name || title) ?? 9, name: `${each.name || title}, before` })).filter((each) => series.length === 1 || alike.has(each.name.replace(/, before$/, "")))];
-  const alone = !shifted.length || series.length === 1;
-  const kinds = additive && !adds && alone ? KINDS : KINDS.filter(([kind]) => kind === "line" || (kind === "bar" && series.length === 1));
-  const kind = kinds.some(([each]) => each === state.chart) ? state.chart : "line";
-  const shown = both.map(({ name, values }) => ({ name, values }));
-  const rows = times.map((at, i) => [at, ...shown.map(({ values }) => values[i])]).reverse();
+  now.sort((a, b) => isOther(a[0]) - isOther(b[0]) || total(b[1]) - total(a[1]));
+  const colours = new Map(now.map(([name], i) => [name, isOther(name) ? OTHERS : i % OTHERS]));
+  const series = [
+    ...now.map(([name, values]) => ({ name: name || title, values, colour: colours.get(name) })),
+    ...past.map(([name, values]) => ({ name: `${name || title}, before`, values, colour: colours.get(name), past: true })),
+  ];
+  const stacks = additive && !query.cumulative && (!past.length || now.length === 1);
+  const kinds = stacks ? KINDS : KINDS.filter(([kind]) => kind === "line" || (kind === "bar" && now.length === 1));
+  const kind = kinds.some(([each]) => each === chosen) ? chosen : "line";
+  const rows = times.map((at, i) => [at, ...series.map(({ values }) => values[i])]).reverse();
   return [
-    h("div.head.flat", h("div", h("h2", `${title} by ${query.interval}${adds ? ", added up" : ""}`), origin(found.meta)), segments("Chart", kinds, kind, chart)),
-    seriesChart({ title, times, series: both, intervalMs: step, kind, openFrom: openFrom(found.meta), height: 340, interval: query.interval }),
-    state.cumulative === "1" && !additive && h("p.note", "Distinct counts and averages cannot be added up; this chart shows them as they are."),
+    h("div.head.flat", h("div", h("h2", `${title} by ${query.interval}${query.cumulative ? ", added up" : ""}`), origin(found.meta)), kinds.length > 1 && segments("Chart", kinds, kind, choose)),
+    seriesChart({ title, times, series, intervalMs: step, kind, openFrom: openFrom(found.meta), height: 340, interval: query.interval }),
     table({ caption: `${title} by ${query.interval}`, rows, columns: [
       { name: query.interval === "day" ? "Day (UTC)" : "From", num: false, format: (at) => moment(at, query.interval) },
-      ...shown.map(({ name }) => ({ name, num: true, format: number }))] }),
+      ...series.map(({ name }) => ({ name, num: true, format: number }))] }),
   ];
 }
 

@@ -6,6 +6,8 @@ import { duration, label, number, share } from "../format.js";
 import { FIELDS } from "../parts/filters.js";
 import { card, head, origin } from "../parts/page.js";
 import { iso, rangeOf, rangePicker } from "../parts/range.js";
+import { lasting } from "../parts/places.js";
+import { saveButton } from "../parts/saving.js";
 import { empty, show } from "../parts/states.js";
 import { table as sheet } from "../parts/table.js";
 
@@ -30,27 +32,31 @@ export function render(root, { params, keep, signal }) {
     }), steps.length < STEPS_MAX && h("button.small.ghost", { type: "button", onclick: () => { steps.push(""); form(); } }, "+ Add step"));
   }
 
+  const question = () => ({ steps: steps.filter(Boolean).map((event) => ({ event })), window: `${windowOf(state)}ms` });
+
   function draw() {
     const named = steps.filter(Boolean);
     return show(result, async (mine) => {
       if (named.length < 2) return empty("A funnel has at least two steps", "Name an event for each.");
-      const window = WINDOWS.some(([ms]) => String(ms) === state.window) ? Number(state.window) : 3_600_000;
-      const by = FIELDS.includes(state.by) ? state.by : null;
-      const range = rangeOf(state);
-      const body = { steps: named.map((event) => ({ event })), from: iso(range.from), to: iso(range.to), window: `${window}ms` };
+      const [window, by, range] = [windowOf(state), byOf(state), rangeOf(state)];
+      const body = { ...question(), from: iso(range.from), to: iso(range.to) };
       const [whole, parts] = await Promise.all([query("funnel", body, mine), by && query("funnel", { ...body, breakdown: by, limit: GROUPS_MAX }, mine)]);
       return drawn(records(whole), parts && records(parts), named, window, by, whole.meta);
     }, signal);
   }
 
   const byField = choice([["", "Nothing"], ...FIELDS.filter((name) => !["event", "type", "user_id", "device_id", "session_id"].includes(name)).map((name) => [name, name])], state.by ?? "", (value) => changed({ by: value || null }));
-  fill(root, head("Funnels", "Devices that take these steps in this order", rangePicker(state, changed)),
+  fill(root, head("Funnels", "Devices that take these steps in this order", rangePicker(state, changed),
+    saveButton("funnel", () => ({ ...question(), ...lasting(rangeOf(state)), ...(byOf(state) && { breakdown: byOf(state), limit: GROUPS_MAX }) }), signal)),
     h("div.split", h("section.card", h("h2", "Steps"), h("div.form", list,
       field("All within", choice(WINDOWS.map(([ms, name]) => [String(ms), name]), state.window ?? "3600000", (value) => changed({ window: value }))), field("Break down by", byField))), h("section.card", result)));
   form();
   draw();
   sql("SELECT event, sum(events) AS n FROM events_1m GROUP BY event ORDER BY n DESC LIMIT 500", signal).then(({ rows }) => { names = rows.map(([name]) => name); form(); }).catch(() => {});
 }
+
+const windowOf = ({ window }) => (WINDOWS.some(([ms]) => String(ms) === window) ? Number(window) : 3_600_000);
+const byOf = ({ by }) => (FIELDS.includes(by) ? by : null);
 
 function stepsOf(text) {
   try {

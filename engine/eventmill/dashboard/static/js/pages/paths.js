@@ -6,6 +6,8 @@ import { choice, field, fill, h, suggested } from "../dom.js";
 import { number, share } from "../format.js";
 import { card, head, origin } from "../parts/page.js";
 import { iso, rangeOf, rangePicker } from "../parts/range.js";
+import { lasting } from "../parts/places.js";
+import { saveButton } from "../parts/saving.js";
 import { empty, show } from "../parts/states.js";
 import { table } from "../parts/table.js";
 
@@ -22,17 +24,18 @@ export function render(root, { params, keep, signal }) {
   const among = (value, values, usual) => (values.includes(Number(value)) ? Number(value) : usual);
   const depths = Array.from({ length: DEPTH_MAX }, (_, i) => i + 1);
 
+  const question = () => ({ [wayOf(state)]: state.event || USUAL, depth: among(state.depth, depths, 3), top: among(state.top, TOPS, 5) });
+
   function draw() {
     return show(result, async (mine) => {
       const range = rangeOf(state);
-      const [way, name] = [state.way === "end" ? "end" : "start", state.event || USUAL];
-      const body = { [way]: name, from: iso(range.from), to: iso(range.to), depth: among(state.depth, depths, 3), top: among(state.top, TOPS, 5) };
-      const answer = await query("paths", body, mine);
-      return drawn(records(answer), way, name, answer.meta);
+      const answer = await query("paths", { ...question(), from: iso(range.from), to: iso(range.to) }, mine);
+      return drawn(records(answer), wayOf(state), state.event || USUAL, answer.meta);
     }, signal);
   }
 
-  fill(root, head("Paths", "What happens next, or came before, within a session", rangePicker(state, changed)),
+  fill(root, head("Paths", "What happens next, or came before, within a session", rangePicker(state, changed),
+    saveButton("paths", () => ({ ...question(), ...lasting(rangeOf(state)) }), signal)),
     h("div.stack", h("section.card", h("div.row",
       field("What comes", choice(WAYS, state.way ?? "start", (value) => changed({ way: value }))), h("label.field", "Event", event.input, event.list),
       field("Steps", choice(depths.map((depth) => [String(depth), String(depth)]), String(among(state.depth, depths, 3)), (value) => changed({ depth: value }))),
@@ -40,6 +43,8 @@ export function render(root, { params, keep, signal }) {
   draw();
   sql("SELECT event, sum(events) AS n FROM events_1m GROUP BY event ORDER BY n DESC LIMIT 500", signal).then(({ rows }) => event.suggest(rows.map(([name]) => name))).catch(() => {});
 }
+
+const wayOf = ({ way }) => (way === "end" ? "end" : "start");
 
 function drawn(rows, way, name, meta) {
   if (!rows.length) return h("section.card", empty(`No session with ${name}`, "Take a longer time range, or another event."));

@@ -5,6 +5,8 @@ import { choice, field, fill, h, suggested } from "../dom.js";
 import { day, number, share } from "../format.js";
 import { head, origin } from "../parts/page.js";
 import { iso, rangeOf, rangePicker } from "../parts/range.js";
+import { lasting } from "../parts/places.js";
+import { saveButton } from "../parts/saving.js";
 import { empty, show } from "../parts/states.js";
 
 const UNITS = ["day", "week", "month"];
@@ -19,17 +21,21 @@ export function render(root, { params, keep, signal }) {
   const first = suggested({ value: state.first ?? "", placeholder: "Any event", onchange: () => changed({ first: first.input.value.trim() || null }) });
   const again = suggested({ value: state.again ?? "", placeholder: "Any event", onchange: () => changed({ again: again.input.value.trim() || null }) });
 
+  const question = () => ({
+    interval: UNITS.includes(state.unit) ? state.unit : "day", measure: state.who in WHO ? state.who : "devices",
+    first: { event: state.first || null }, returning: { event: state.again || null } });
+
   function draw() {
     return show(slot, async (mine) => {
-      const [unit, who] = [UNITS.includes(state.unit) ? state.unit : "day", state.who in WHO ? state.who : "devices"];
-      const range = rangeOf(state, "7d");
-      const answer = await query("retention", { from: iso(range.from), to: iso(range.to), interval: unit, measure: who, first: { event: state.first || null }, returning: { event: state.again || null } }, mine);
-      return drawn(records(answer), unit, who, answer.meta);
+      const [range, body] = [rangeOf(state, "7d"), question()];
+      const answer = await query("retention", { ...body, from: iso(range.from), to: iso(range.to) }, mine);
+      return drawn(records(answer), body.interval, body.measure, answer.meta);
     }, signal);
   }
 
   fill(result, slot);
-  fill(root, head("Retention", "Who comes again", rangePicker(state, changed, { fallback: "7d", presets: ["7d", "30d", "90d"] })),
+  fill(root, head("Retention", "Who comes again", rangePicker(state, changed, { fallback: "7d", presets: ["7d", "30d", "90d"] }),
+    saveButton("retention", () => ({ ...question(), ...lasting(rangeOf(state, "7d")) }), signal)),
     h("div.stack", h("section.card", h("div.row", h("label.field", "First did", first.input, first.list), h("label.field", "Then did", again.input, again.list),
       field("Who", choice(Object.entries(WHO), state.who ?? "devices", (value) => changed({ who: value }))), field("By", choice(UNITS.map((unit) => [unit, unit]), state.unit ?? "day", (value) => changed({ unit: value }))))), result));
   draw();

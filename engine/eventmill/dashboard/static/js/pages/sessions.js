@@ -8,6 +8,8 @@ import { INTERVALS, compact, duration, moment, number, share } from "../format.j
 import { FIELDS } from "../parts/filters.js";
 import { card, figure, head, origin } from "../parts/page.js";
 import { iso, rangeOf, rangePicker, suits, whole } from "../parts/range.js";
+import { lasting } from "../parts/places.js";
+import { saveButton } from "../parts/saving.js";
 import { empty, show } from "../parts/states.js";
 import { table } from "../parts/table.js";
 
@@ -17,11 +19,13 @@ const LENGTHS = [["p50_ms", "Half are shorter than"], ["p75_ms", "75 of 100"], [
 const GROUPS = FIELDS.filter((name) => !["event", "type", "user_id", "device_id", "session_id"].includes(name));
 const GROUPS_MAX = 8;
 
+const byOf = ({ by }) => (GROUPS.includes(by) ? by : GROUPS[0]);
+
 export function render(root, { params, keep, signal }) {
   const state = { ...params };
   const result = h("div.stack");
   const changed = (changes) => { Object.assign(state, changes); keep(changes); draw(); };
-  const byField = choice(GROUPS.map((name) => [name, `By ${name}`]), GROUPS.includes(state.by) ? state.by : GROUPS[0], (value) => changed({ by: value }));
+  const byField = choice(GROUPS.map((name) => [name, `By ${name}`]), byOf(state), (value) => changed({ by: value }));
   byField.setAttribute("aria-label", "Break down by");
 
   function draw() {
@@ -30,7 +34,7 @@ export function render(root, { params, keep, signal }) {
       const interval = suits(range);
       const bounds = whole(range, INTERVALS[interval]);
       const span = { from: iso(bounds.from), to: iso(bounds.to) };
-      const by = GROUPS.includes(state.by) ? state.by : GROUPS[0];
+      const by = byOf(state);
       const [total, series, parts, longest] = await Promise.all([
         query("sessions", { ...span, interval: "total" }, mine), query("sessions", { ...span, interval }, mine),
         query("sessions", { ...span, interval: "total", breakdown: by, limit: GROUPS_MAX }, mine), sql(LONGEST, mine, bounds)]);
@@ -38,7 +42,8 @@ export function render(root, { params, keep, signal }) {
     }, signal);
   }
 
-  fill(root, head("Sessions", "Visits, divided by 30 minutes of silence unless configured otherwise", byField, rangePicker(state, changed)), result);
+  fill(root, head("Sessions", "Visits, divided by 30 minutes of silence unless configured otherwise", byField, rangePicker(state, changed),
+    saveButton("sessions", () => ({ ...lasting(rangeOf(state)), interval: "total", breakdown: byOf(state), limit: GROUPS_MAX }), signal)), result);
   draw();
 }
 

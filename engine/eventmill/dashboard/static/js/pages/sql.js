@@ -1,15 +1,19 @@
 // Read-only SQL, with the tables beside it.
 
-import { arrow, sql } from "../api.js";
+import { sql } from "../api.js";
 import { fill, h, say } from "../dom.js";
 import { number } from "../format.js";
+import { downloads } from "../parts/files.js";
 import { card, head, origin } from "../parts/page.js";
+import { saveButton } from "../parts/saving.js";
 import { empty, show, wrong } from "../parts/states.js";
-import { csv, save, table } from "../parts/table.js";
+import { table } from "../parts/table.js";
 
 const TABLES = [
   ["events", "the last hours, in the real-time store"],
   ["events_1m", "events rolled up to minutes"],
+  ["events_1h", "… to hours"],
+  ["events_1d", "… to days"],
   ["sessions", "sessions of the real-time store"],
   ["lake.events", "everything, in the lake"],
 ];
@@ -25,14 +29,13 @@ export function render(root, { params, keep, signal }) {
   const result = h("div.stack");
   const editor = h("textarea.code", { rows: 9, spellcheck: "false", autocapitalize: "off", "aria-label": "Query", "aria-describedby": "sql-keys", value: params.q ?? START });
   const files = h("div.tools");
-  let answer = null;
   let ran = "";
 
   function run() {
     ran = editor.value;
     keep({ q: ran });
     return show(result, async (mine) => {
-      answer = await sql(ran, mine);
+      const answer = await sql(ran, mine);
       say(`${answer.rows.length} rows`);
       const caption = `${number(answer.rows.length)} ${answer.rows.length === 1 ? "row" : "rows"}`;
       if (!answer.rows.length) return [empty("No rows", "The query ran, and found nothing."), origin(answer.meta)];
@@ -40,9 +43,7 @@ export function render(root, { params, keep, signal }) {
     }, signal);
   }
 
-  fill(files,
-    h("button.small", { type: "button", onclick: () => save("query.csv", csv(answer), "text/csv") }, "CSV"),
-    h("button.small", { type: "button", onclick: async () => { try { save("query.arrows", await arrow("/v1/query/sql", { query: ran, parameters: {} }, signal)); } catch (error) { result.prepend(wrong(error)); } } }, "Arrow"));
+  fill(files, downloads(() => ({ path: "/v1/query/sql", body: { query: ran }, name: "query" }), (error) => result.prepend(wrong(error)), signal));
   editor.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); run(); }
   });
@@ -50,7 +51,7 @@ export function render(root, { params, keep, signal }) {
   const schema = h("div.stack");
   fill(root, head("SQL", "One SELECT over the real-time store or the lake, in ClickHouse's dialect"),
     h("div.split.after", card("Tables", null, schema), h("div.stack",
-      card(null, null, editor, h("div.tools", h("button.main", { type: "button", onclick: run }, "Run"), h("span.note", { id: "sql-keys" }, "or Ctrl+Enter. A type with ? may be null.")), h("div.tools", h("span.note", "Examples"), examples)),
+      card(null, null, editor, h("div.tools", h("button.main", { type: "button", onclick: run }, "Run"), saveButton("sql", () => ({ query: editor.value }), signal), h("span.note", { id: "sql-keys" }, "or Ctrl+Enter. A type with ? may be null.")), h("div.tools", h("span.note", "Examples"), examples)),
       h("section.card", result))));
   fill(result, empty("Nothing has been run yet", "Write a query, or take one of the examples above."));
   browse(schema, (text) => insert(editor, text), signal);

@@ -1,4 +1,4 @@
-// A table that sorts by its headings, and files made of it.
+// A table that sorts by its headings.
 
 import { fill, h } from "../dom.js";
 import { label, number } from "../format.js";
@@ -51,23 +51,4 @@ function compare(a, b) {
   if (a === null) return -1;
   if (b === null) return 1;
   return a < b ? -1 : 1;
-}
-
-/** RFC 4180. A text that a spreadsheet would take for a formula gets an apostrophe. */
-export function csv({ columns, rows }) {
-  const quote = (value) => {
-    if (value === null || value === undefined) return "";
-    if (typeof value === "number") return String(value);
-    const text = typeof value === "object" ? JSON.stringify(value) : String(value);
-    const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
-    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-  };
-  return `${[columns, ...rows].map((row) => row.map(quote).join(",")).join("\r\n")}\r\n`;
-}
-
-/** Give the reader a file. */
-export function save(name, content, kind) {
-  const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type: kind }));
-  h("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }

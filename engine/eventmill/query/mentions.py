@@ -1,0 +1,48 @@
+"""Which properties a question hangs on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from eventmill.query.saved import Saved
+from eventmill.query.service import SQL
+
+#: ``properties.price``, ``sum:properties.price``.
+_FIELD: Final = re.compile(r"(?:\w+:)?properties\.(.+)")
+#: ``properties.price`` in SQL, and the names that functions take out of JSON.
+_IN_SQL: Final = re.compile(r"properties\.(?:`([^`]+)`|(\w+))|properties\s*((?:,\s*'[^']*'\s*)+)")
+_QUOTED: Final = re.compile(r"'([^']*)'")
+
+
+def properties_of(saved: Saved, event: str) -> set[str]:
+    """The dotted paths below ``properties`` that a question about ``event`` (or about all events) names."""
+    if saved.kind == SQL:
+        return _in_sql(str(saved.query.get("query", "")))
+    texts = list(_texts(saved.query))
+    names = {value for key, value in texts if key == "event"}
+    if names and event not in names:
+        return set()
+    return {found[1] for _, value in texts for found in [_FIELD.fullmatch(value)] if found}
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a body, and the member that it stands under."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, key)
+    elif isinstance(value, str):
+        yield key, value
+
+
+def _in_sql(sql: str) -> set[str]:
+    """What SQL takes out of ``properties``; of ``JSONExtract(properties, 'a', 'b', 'Float64')`` the last may be a type."""
+    found = set()
+    for quoted, plain, arguments in _IN_SQL.findall(sql):
+        names = _QUOTED.findall(arguments)
+        found |= {quoted or plain} if not names else {".".join(names[:count]) for count in range(1, len(names) + 1)}
+    return found

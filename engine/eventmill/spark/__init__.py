@@ -1,0 +1,1 @@
+"""Jobs for Apache Spark, whose executors have Eventmill installed."""

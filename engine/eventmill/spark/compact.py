@@ -1,0 +1,273 @@
+"""Compaction as a Spark job: what ``lake.compact`` does, spread over a cluster, with the same kernels.
+
+Spark reads the snapshot through Iceberg's runtime, and knows of each row which file it stands in and where. Rows are brought
+together three times: by event id (duplicates), by device (sessions), and by the file that they go to. What comes together is
+handed to kernels by ``applyInArrow``. The driver commits as the local compaction does: exactly the files that were read are
+replaced, and the offsets are carried forward. Rows that are flagged as unknown stay flagged, for the engine's compaction.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table, Transaction
+
+from eventmill.core.schema import EVENT, WORD, Flag
+from eventmill.kernels.gather import Parts
+from eventmill.kernels.sessionize import device_hashes, sessions_of_hashes
+from eventmill.lake import offsets
+from eventmill.lake.compact import CompactReport, groups_of, packs_of, stage_replacement
+from eventmill.lake.duplicates import HOUR_MS, words
+from eventmill.lake.files import DAY_MS, ROW_GROUP, FileWriter, parquet_metadata, placed, remove, require, write_file
+from eventmill.lake.iceberg import COLUMNS, DATE, GROUP, REMOVED, CommitUnknown, Kind, LakeTable, LiveFile
+from eventmill.lake.lock import exclusive
+from eventmill.lake.storage import Storage
+
+#: Rows that an executor's task compares at once, and rows of new files that one commit is for.
+TASK_ROWS: Final = 2_000_000
+GROUP_ROWS: Final = 200_000_000
+FILE_BYTES_MAX: Final = 500_000_000
+_UNKNOWN: Final = int(Flag.DIMENSIONS_UNKNOWN | Flag.SCHEMA_UNKNOWN)
+_PLACE: Final = "file int, row long"
+
+
+def compact(spark: Any, lake: LakeTable, *, gap_ms: int, now_ms: int, group_rows: int = GROUP_ROWS) -> CompactReport:
+    """Compact what was appended since the last time; the result is that of ``lake.compact``.
+
+    ``spark`` is a session with Iceberg's runtime; the lake's files lie where its executors reach them. Raises what
+    ``lake.compact`` raises.
+    """
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    report = CompactReport()
+    with exclusive(lake.folder):
+        table = lake.load()
+        snapshot = table.current_snapshot()
+        if snapshot is None:
+            return report
+        offsets.carried(snapshot)
+        entries = {offsets.COMPACTED_THROUGH: str(snapshot.snapshot_id), offsets.COMPACTED_AT: str(now_ms)}
+        for new in groups_of(lake.live_files(table), group_rows):
+            if new:
+                report = report.and_then(_group(spark, lake, new, gap_ms, entries))
+    return report
+
+
+def _group(spark: Any, lake: LakeTable, new: set[str], gap_ms: int, entries: dict[str, str]) -> CompactReport:
+    table = lake.load()
+    files = [file for file in lake.live_files(table) if not file.appended or file.location in new]
+    rows = Rows(spark, lake.local(table.metadata_location), files)
+    dates = {file.date for file in files if file.appended}
+    removed = rows.duplicates(dates).persist()
+    try:
+        gone = {row.file: row for row in removed.groupBy("file").count().collect()}
+        dates |= {files[index].date + days for index in gone for days in range(gap_ms // DAY_MS + 2)}
+        sessions = rows.changed_sessions(removed, dates, gap_ms).persist()
+        try:
+            changed = {row.file: row["count"] for row in sessions.groupBy("file").count().collect()}
+            chosen = {index for index, file in enumerate(files) if file.appended} | set(gone) | set(changed)
+            packs = packs_of(files, chosen, FILE_BYTES_MAX)
+            return _replace(lake, table, rows, removed, sessions, packs, entries).report(
+                sum(row["count"] for row in gone.values()), sum(changed.values()), dates
+            )
+        finally:
+            sessions.unpersist()
+    finally:
+        removed.unpersist()
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    snapshot_id: int
+    replaced: list[LiveFile]
+    written: int
+
+    def report(self, duplicates: int, sessions_changed: int, dates: set[int]) -> CompactReport:
+        return CompactReport(
+            self.snapshot_id, len(self.replaced), self.written, sum(file.rows for file in self.replaced), duplicates,
+            sessions_changed, dates=tuple(np.array(sorted(dates), "datetime64[D]").astype(str).tolist()),
+        )  # fmt: skip
+
+
+def _replace(
+    lake: LakeTable, table: Table, rows: Rows, removed: Any, sessions: Any, packs: list[list[int]],
+    entries: dict[str, str],
+) -> _Done:  # fmt: skip
+    replaced = [rows.files[index] for pack in packs for index in pack]
+    hours = {row.hour: row["count"] for row in removed.groupBy("hour").count().collect()}
+    with lake.in_flight() as paths:
+        try:
+            made = rows.written(removed, sessions, packs, lake.storage, f"{lake.storage.recorded}/data")
+            writer = FileWriter(lake, table)
+            paths |= {lake.local(location) for location, *_ in made}
+            written = [_described(writer, lake.storage, *file) for file in made]
+
+            def stage(newest: Table, transaction: Transaction) -> int:
+                require(lake.storage, paths)
+                return stage_replacement(
+                    lake, newest, transaction, replaced, written, entries, {REMOVED: Counter(hours)}
+                )
+
+            snapshot_id = lake.commit(stage)
+        except CommitUnknown:
+            raise
+        except Exception:
+            remove(lake.storage, paths)
+            raise
+    return _Done(int(snapshot_id or 0), replaced, len(written))
+
+
+def _described(writer: FileWriter, storage: Storage, location: str, size: int, date: int, group: str) -> DataFile:
+    return writer.described(location, parquet_metadata(storage, storage.path(location)), size, date, group)
+
+
+class Rows:
+    """The rows of some files as a DataFrame, each with its file's index and its place in it."""
+
+    def __init__(self, spark: Any, metadata: str, files: list[LiveFile]) -> None:
+        from pyspark.sql import functions
+
+        self._spark, self._functions, self.files = spark, functions, files
+        listed = [(file.location, index, file.appended, file.date) for index, file in enumerate(files)]
+        known = spark.createDataFrame(listed, "_file string, file int, appended boolean, date int")
+        events = spark.read.format("iceberg").load(metadata)
+        self._rows = (
+            events.select("*", "_file", functions.col("_pos").alias("row")).join(functions.broadcast(known), "_file")
+        )  # fmt: skip
+
+    def _of_dates(self, dates: Iterable[int]) -> Any:
+        days = [np.datetime64(date, "D").astype(object) for date in sorted(set(dates))]
+        return self._rows.where(self._functions.col(DATE).isin(days))
+
+    def _tasks(self, dates: Iterable[int]) -> int:
+        wanted = set(dates)
+        return max(-(-sum(file.rows for file in self.files if file.date in wanted) // TASK_ROWS), 1)
+
+    def _by(self, frame: Any, column: str, tasks: int) -> Any:
+        functions = self._functions
+        return frame.groupBy(functions.pmod(functions.xxhash64(column), functions.lit(tasks)))
+
+    def duplicates(self, dates: set[int]) -> Any:
+        """``file``, ``row`` and ``hour`` (of receipt) of the rows to remove."""
+        near = {date + day for date in dates for day in (-1, 0, 1)}
+        keys = self._of_dates(near).select("event_id", "received_at", "file", "row", "appended")
+        return self._by(keys, "event_id", self._tasks(near)).applyInArrow(_later, f"{_PLACE}, hour long")
+
+    def changed_sessions(self, removed: Any, dates: set[int], gap_ms: int) -> Any:
+        """``file``, ``row`` and the new ``session_id`` of the rows whose session is another one now."""
+        keys = self._rows.select("device_id", "timestamp", "session_id", "date", "file", "row")
+        keys = keys.join(removed.select("file", "row"), ["file", "row"], "left_anti")
+        base = keys.where(self._functions.col("date").isin(sorted(dates)))
+        wanted = base.unionByName(self._chained(keys, base, dates, gap_ms, -1))
+        wanted = wanted.unionByName(self._chained(keys, base, dates, gap_ms, 1)).dropDuplicates(["file", "row"])
+
+        def changed(rows: pa.Table) -> pa.Table:
+            times = _ms(rows.column("timestamp"))
+            ids = sessions_of_hashes(device_hashes(rows.column("device_id")), times, gap_ms)
+            other = np.flatnonzero(ids != rows.column("session_id").to_numpy())
+            found = rows.select(["file", "row"]).take(pa.array(other))
+            return found.append_column("session_id", pa.array(ids[other]))
+
+        return self._by(wanted, "device_id", self._tasks(dates)).applyInArrow(changed, f"{_PLACE}, session_id long")
+
+    def _chained(self, keys: Any, base: Any, dates: set[int], gap_ms: int, day: int) -> Any:
+        """Rows before (``day`` -1) or after (1) the dates: whole dates of the devices that may have a session over their edge,
+        and so on, as long as there are any."""
+        functions = self._functions
+        moment = functions.unix_millis("timestamp")
+        found, covered, edges = base.limit(0), set(dates), {date for date in dates if date + day not in dates}
+        newest = base
+        while edges:
+            close = functions.lit(False)
+            for date in edges:
+                begin = date * DAY_MS if day < 0 else (date + 1) * DAY_MS - gap_ms
+                close |= moment.between(begin, begin + gap_ms)
+            steps = range(1, -(-gap_ms // DAY_MS) + 1)
+            near = {date + day * step for date in edges for step in steps} - covered
+            devices = newest.where(close).select("device_id").distinct()
+            newest = keys.where(functions.col("date").isin(sorted(near))).join(devices, "device_id", "left_semi")
+            newest = newest.select(*base.columns).persist()
+            if newest.isEmpty():
+                break
+            found, covered = found.unionByName(newest), covered | near
+            edges = {date for date in near if date + day not in covered}
+        return found
+
+    def written(
+        self, removed: Any, sessions: Any, packs: list[list[int]], storage: Storage, folder: str
+    ) -> list[tuple[str, int, int, str]]:
+        """Location, bytes, date and group of the files that the executors make of the packs."""
+        run = uuid.uuid4().hex
+        listed = [(index, number, place) for number, pack in enumerate(packs) for place, index in enumerate(pack)]
+        places = self._spark.createDataFrame(listed, "file int, pack int, place int")
+        moved = sessions.withColumnRenamed("session_id", "session_now")
+        rows = (
+            self._rows.join(self._functions.broadcast(places), "file")
+            .join(removed.select("file", "row"), ["file", "row"], "left_anti")
+            .join(moved, ["file", "row"], "left")
+            .withColumn("session_id", self._functions.coalesce("session_now", "session_id"))
+            .select(*EVENT.names, DATE, GROUP, "pack", "place", "row")
+        )
+        made = rows.groupBy("pack").applyInArrow(
+            _pack_writer(storage, folder, run), "location string, size long, date int, name string"
+        )
+        return [(row.location, row.size, row.date, row.name) for row in made.collect()]
+
+
+def _later(rows: pa.Table) -> pa.Table:
+    """Of rows with the same event id, one of them new, all but the first received; of equal times the older file's stays."""
+    ids = words(rows.column("event_id").cast(pa.binary(16)))
+    received = _ms(rows.column("received_at"))
+    of_file, of_row = rows.column("file").to_numpy(), rows.column("row").to_numpy()
+    order = np.lexsort((of_row, of_file, received, ids[:, 1], ids[:, 0]))
+    ordered = ids[order]
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    number = np.cumsum(begins) - 1
+    new = np.zeros(int(number[-1]) + 1 if len(number) else 0, np.bool_)
+    new[number[rows.column("appended").to_numpy()[order]]] = True
+    again = order[~begins & new[number]]
+    hours = received[again] // HOUR_MS * HOUR_MS
+    return pa.table({"file": of_file[again], "row": of_row[again], "hour": hours})
+
+
+def _pack_writer(storage: Storage, folder: str, run: str) -> Callable[[pa.Table], pa.Table]:
+    def write(given: pa.Table) -> pa.Table:
+        rows = stored(given)
+        times = rows.column("timestamp").cast(pa.int64()).to_numpy()
+        order = np.lexsort((given.column("row").to_numpy(), given.column("place").to_numpy(), times))
+        flags = rows.column("flags").to_numpy()
+        kind = Kind.FLAGGED if (flags & _UNKNOWN).any() else Kind.COMPACTED
+        date = given.column(DATE).cast(pa.int32())[0].as_py()
+        group, pack = given.column(GROUP)[0].as_py(), given.column("pack")[0].as_py()
+        # A task that is tried again writes another file; what it left before belongs to nobody, and is cleaned up.
+        location = f"{folder}/{placed(date, f'{kind}-{run}-{pack:05d}-{uuid.uuid4().hex[:8]}')}"
+        parts = Parts(rows.to_batches())
+        tables = (
+            pa.Table.from_batches([parts.take(order[begin : begin + ROW_GROUP])])
+            for begin in range(0, len(order), ROW_GROUP)
+        )
+        _, size = write_file(storage, storage.path(location), tables, date, group)
+        return pa.table({"location": [location], "size": [size], "date": pa.array([date], pa.int32()), "name": [group]})
+
+    return write
+
+
+def stored(rows: pa.Table) -> pa.Table:
+    """Spark's columns as the lake stores them, in one piece; words as dictionaries."""
+    columns = []
+    for field in EVENT:
+        column = rows.column(field.name).cast(COLUMNS.field(field.name).type)
+        columns.append(pc.dictionary_encode(column) if field.type == WORD else column)
+    return pa.Table.from_arrays(columns, EVENT.names).unify_dictionaries().combine_chunks()
+
+
+def _ms(times: pa.ChunkedArray) -> Any:
+    return times.cast(pa.int64()).to_numpy() // 1000
