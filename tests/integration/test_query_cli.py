@@ -43,7 +43,7 @@ def ask(serving, *arguments):
         (("trends", "--measure", "sum:properties.price", "--filter", "properties.price gt 10"), ["value"]),
         (("funnel", *STEPS, "--window", "1h", "--by", "platform"), ["conversion", "%", *STEPS]),
         (("retention", "--first", "Product Viewed", "--last", "3d"), ["cohort", "size", "+1"]),
-        (("sessions", "--interval", "total"), ["bounce rate", "events per session", "p95"]),
+        (("sessions", "--interval", "total"), ["bounce", "events", "p95"]),
         (("paths", "--start", "Product Viewed", "--depth", "1"), ["source", "target"]),
         (("sql", "SELECT event, count() AS n FROM events WHERE event = {e:String} GROUP BY event", "--param",
           "e=Product Viewed"), ["Product Viewed"]),
@@ -138,9 +138,27 @@ def test_a_break_down_has_a_gap_where_it_has_no_bucket():
     meta = {"stores": ["lake"], "estimated_rows": 1, "elapsed_ms": 1.0}
     print_answer("trends", {"columns": ["time", "breakdown", "value"], "rows": rows, "meta": meta}, out)
     lines = out.file.getvalue().splitlines()
-    assert lines[0] == f"{sparkline([1, 4, None, None, 8])}  ios"
-    assert lines[1] == f"{sparkline([None, 3, None, None, None])}  –"
+    assert lines[-3] == f"{sparkline([1, 4, None, None, 8])}  ios"
+    assert lines[-2] == f"{sparkline([None, 3, None, None, None])}  –"
     assert "2026-11-23 04:00" in out.file.getvalue()
+
+
+def test_numbers_and_times_stay_whole_in_eighty_columns():
+    out = Console(file=io.StringIO(), width=80)
+    names = ["time", "breakdown", "sessions", "bounce_rate", "events_per_session", "p50_ms", "p95_ms"]
+    row = ["2026-11-26T08:52:58Z", "Android", 1_234, 0.107, 20.53, 222_000, 2_520_000]
+    meta = {"stores": ["lake"], "estimated_rows": 1, "elapsed_ms": 1.0}
+    print_answer("sessions", {"columns": names, "rows": [row], "meta": meta}, out)
+    shown = out.file.getvalue()
+    assert all(
+        text in shown for text in ("2026-11-26 08:52:58", "Android", "1,234", "10.7%", "20.53", "3.7 m", "42.0 m")
+    )
+    grid = [["2026-11-01T00:00:00Z", age, 100_000 - age, 1.0] for age in range(60)]
+    print_answer("retention", {"columns": ["cohort", "period", "count", "share"], "rows": grid, "meta": meta}, out)
+    shown = out.file.getvalue()
+    assert "100.0%" in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_what_events_say_does_not_steer_the_terminal():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -21,6 +22,9 @@ _TIMEOUT_S: Final = 120.0
 _ARROW: Final = "application/vnd.apache.arrow.stream"
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _SPARK: Final = 60
+#: Columns of the terminal that retention's first two, and each of the others, take.
+_GRID_HEAD: Final = 26
+_GRID_CELL: Final = 9
 #: What fits a terminal, by kind; --json has all.
 _SHOWN: Final = {
     "timeline": ("timestamp", "event", "platform", "app_version", "properties"),
@@ -91,16 +95,17 @@ def print_answer(kind: str, answer: dict[str, Any], out: Console | None = None) 
     """Tables, sparklines, and a line about where the answer comes from."""
     out = out or Console()
     columns, rows, meta = answer["columns"], answer["rows"], answer["meta"]
-    if kind == "trends" and rows:
-        for label, values in _series(columns, rows):
-            out.print(Text(f"{sparkline(values)}  {label}"), soft_wrap=True)
+    series = _series(columns, rows) if kind == "trends" and rows else ()
     if kind in _SHOWN:
         chosen = [columns.index(name) for name in _SHOWN[kind] if name in columns]
         columns, rows = [columns[place] for place in chosen], [[row[place] for place in chosen] for row in rows]
     if kind == "retention" and rows:
-        out.print(_grid(rows))
+        out.print(_grid(rows, out.width))
     else:
         out.print(_table(columns, rows) if rows else "nothing found")
+    # Below the table: of a long one the end is what stands on the screen.
+    for label, values in series:
+        out.print(Text(f"{sparkline(values)}  {label}"), soft_wrap=True)
     if meta.get("cursor"):
         out.print(Text(f"there is more: --cursor {meta['cursor']}"), soft_wrap=True)
     stores = " and ".join(meta["stores"]) or "no store"
@@ -141,21 +146,27 @@ def _table(columns: list[str], rows: list[list[Any]]) -> Table:
     shown = [[_cell(name, value) for name, value in zip(columns, row, strict=True)] for row in rows]
     for place, name in enumerate(columns):
         numeric = any(isinstance(row[place], (int, float)) and not isinstance(row[place], bool) for row in rows)
-        # A heading may break, a number or a time may not.
-        least = max(len(row[place]) for row in shown) if numeric or name in _TIMES else _LEAST
-        heading = Text(plain(name.removesuffix("_ms").replace("_", " ")))
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold", min_width=least)
+        whole = numeric or name in _TIMES
+        heading = plain(name.removesuffix("_ms").replace("_", " "))
+        if whole:
+            # A heading may break between words, a number or a time may not.
+            longest = max(len(text) for text in (*heading.split(), *(row[place] for row in shown)))
+            heading = "\n".join(textwrap.wrap(heading, longest))
+        table.add_column(
+            Text(heading), justify="right" if numeric else "left", overflow="fold", min_width=None if whole else _LEAST,
+            no_wrap=whole,
+        )  # fmt: skip
     for cells in shown:
         table.add_row(*map(Text, cells))
     return table
 
 
-def _grid(rows: list[list[Any]]) -> Table:
-    """Retention: a line for each cohort, a column for each period after it."""
+def _grid(rows: list[list[Any]], width: int) -> Table:
+    """Retention: a line for each cohort, a column for each period after it as far as they fit."""
     table = Table(box=SIMPLE_HEAD)
     table.add_column("cohort")
     table.add_column("size", justify="right")
-    ages = max(row[1] for row in rows)
+    ages = min(max(row[1] for row in rows), max((width - _GRID_HEAD) // _GRID_CELL, 1))
     for age in range(1, ages + 1):
         table.add_column(f"+{age}", justify="right")
     lines: dict[str, list[str]] = {}
@@ -163,7 +174,7 @@ def _grid(rows: list[list[Any]]) -> Table:
         line = lines.setdefault(cohort, [])
         line.append(f"{count:,}" if age == 0 else _cell("share", share))
     for cohort, line in lines.items():
-        table.add_row(cohort[:10], *line)
+        table.add_row(cohort[:10], *line[: ages + 1])
     return table
 
 

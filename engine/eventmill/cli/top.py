@@ -96,7 +96,7 @@ def screen(url: str, snapshot: Snapshot, rates: Rates) -> RenderableType:
         hops.add_row(hop, f"{events:,}", f"{rates.now.get(hop, 0.0):,.0f}", f"{events / received:.2%}", style=style)
     for column in hops.columns[1:]:
         column.justify = "right"
-    lags = Table("still to take", "events", box=SIMPLE_HEAD)
+    lags = Table("still to take", "events", box=SIMPLE_HEAD, title=" ")
     for group, events in found["lag"].items():
         lags.add_row(_CONSUMERS.get(group, group), f"{events:,}", style="yellow" if events > received // 10 else "")
     lags.columns[1].justify = "right"
@@ -109,7 +109,10 @@ def screen(url: str, snapshot: Snapshot, rates: Rates) -> RenderableType:
     lake_text = f"{lake['rows']:,} rows in {lake['files']:,} files, {lake['bytes'] / 1e6:,.1f} MB"
     stores = f"log {log_mb:,.1f} MB   lake {lake_text}"
     dead = "   ".join(f"{reason} {events:,}" for reason, events in found["dead_reasons"].items()) or "none"
-    return Group(head, hops, lags, Text(latency), Text(stores), Text(f"dead letters: {dead}"))
+    # Side by side: all of it then fits 24 lines of 80 columns.
+    beside = Table.grid(padding=(0, 2))
+    beside.add_row(hops, lags)
+    return Group(head, beside, Text(latency), Text(stores), Text(f"dead letters: {dead}"))
 
 
 @click.command()

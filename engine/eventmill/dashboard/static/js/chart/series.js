@@ -1,7 +1,7 @@
 // A time series as SVG: lines, stacked areas or stacked bars; legend, tooltip, and a cursor for mouse, touch and arrow keys.
 
 import { fill, h, s } from "../dom.js";
-import { compact, label, moment, number, utc } from "../format.js";
+import { compact, label, moment, number, share, utc } from "../format.js";
 import { timeTicks, valueTicks } from "./scale.js";
 
 const PAD = { top: 10, right: 8, bottom: 24 };
@@ -10,9 +10,9 @@ const COLOURS = 10;
 /**
  * `series`: `[{name, values, colour?, past?}]`, a value per entry of `times` (ms), null where there is none; `past` marks the
  * series of an earlier time that others are compared with. `kind`: line, area or bar. `openFrom`: buckets from this time on
- * are not complete yet and are drawn so. `boundary`: nothing, or the time before which the lake answers.
+ * are not complete yet and are drawn so; `expected` has the share that each still waits for, where that is known. `boundary`: nothing, or the time before which the lake answers.
  */
-export function seriesChart({ title, times, series, intervalMs, kind = "line", format = number, openFrom = Infinity, height = 260, legend = true, interval }) {
+export function seriesChart({ title, times, series, intervalMs, kind = "line", format = number, openFrom = Infinity, expected = new Map(), height = 260, legend = true, interval }) {
   const colours = series.map((each, i) => `s${each.colour ?? i % COLOURS}`);
   const hidden = new Set();
   const plot = h("div.plot", { tabindex: "0", role: "slider", "aria-label": `${title}. Arrow keys read the values.`,
@@ -127,15 +127,16 @@ export function seriesChart({ title, times, series, intervalMs, kind = "line", f
     for (const layer of kind === "bar" ? [] : frame.found) {
       if (layer.high[i] !== null) mark.append(s("circle", { class: `dot ${colours[layer.index]}`, cx: x, cy: frame.y(layer.high[i]), r: 4 }));
     }
-    const open = times[i] + intervalMs > openFrom;
+    const missing = expected.get(times[i]);
+    const open = times[i] + intervalMs > openFrom && (missing ? `not complete yet, about ${share(missing, 1)} still expected` : "not complete yet");
     const rows = frame.found.filter(({ values }) => values[i] !== null).sort((a, b) => b.values[i] - a.values[i]);
-    fill(tip, h("div.when", when(i), open && " · not complete yet"), rows.slice(0, 12).map((layer) =>
+    fill(tip, h("div.when", when(i), open && ` · ${open}`), rows.slice(0, 12).map((layer) =>
       h("div.item", h(`i.swatch.${colours[layer.index]}`), h("span", layer.name), h("strong", format(layer.values[i])))),
       !rows.length && h("div.when", "no value"), rows.length > 12 && h("div.when", `and ${rows.length - 12} more`));
     const side = x > width / 2 ? x - tip.offsetWidth - 14 : x + 14;
     tip.style.transform = `translate(${Math.max(side, 0)}px, ${PAD.top + 4}px)`;
     plot.setAttribute("aria-valuenow", String(i));
-    plot.setAttribute("aria-valuetext", `${when(i)}, ${utc(times[i])}: ${rows.map(({ name, values }) => `${name} ${format(values[i])}`).join(", ") || "no value"}${open ? ", not complete yet" : ""}`);
+    plot.setAttribute("aria-valuetext", `${when(i)}, ${utc(times[i])}: ${rows.map(({ name, values }) => `${name} ${format(values[i])}`).join(", ") || "no value"}${open ? `, ${open}` : ""}`);
   }
 
   function nearest(event) {

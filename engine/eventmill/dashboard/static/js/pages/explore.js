@@ -6,7 +6,7 @@ import { choice, field, fill, h, say, segments, suggested } from "../dom.js";
 import { INTERVALS, label, moment, number } from "../format.js";
 import { FIELDS, conditions, filterList, readFilters } from "../parts/filters.js";
 import { downloads } from "../parts/files.js";
-import { head, openFrom, origin } from "../parts/page.js";
+import { expectedOf, head, openFrom, origin } from "../parts/page.js";
 import { lasting } from "../parts/places.js";
 import { iso, possible, rangeOf, rangePicker, suits, whole } from "../parts/range.js";
 import { saveButton } from "../parts/saving.js";
@@ -171,7 +171,7 @@ function drawn(found, query, chosen, choose) {
   const rows = times.map((at, i) => [at, ...series.map(({ values }) => values[i])]).reverse();
   return [
     h("div.head.flat", h("div", h("h2", `${title} by ${query.interval}${query.cumulative ? ", added up" : ""}`), origin(found.meta)), kinds.length > 1 && segments("Chart", kinds, kind, choose)),
-    seriesChart({ title, times, series, intervalMs: step, kind, openFrom: openFrom(found.meta), height: 340, interval: query.interval }),
+    seriesChart({ title, times, series, intervalMs: step, kind, openFrom: openFrom(found.meta), expected: expectedOf(found.meta), height: 340, interval: query.interval }),
     table({ caption: `${title} by ${query.interval}`, rows, columns: [
       { name: query.interval === "day" ? "Day (UTC)" : "From", num: false, format: (at) => moment(at, query.interval) },
       ...series.map(({ name }) => ({ name, num: true, format: number }))] }),

@@ -5,7 +5,7 @@ import { meters, spark } from "../chart/small.js";
 import { seriesChart } from "../chart/series.js";
 import { fill, h, segments } from "../dom.js";
 import { INTERVALS, compact, duration, number, share } from "../format.js";
-import { card, figure, head, openFrom, origin } from "../parts/page.js";
+import { card, expectedOf, figure, head, openFrom, origin } from "../parts/page.js";
 import { PRESETS, iso, suits, whole } from "../parts/range.js";
 import { noEvents, repeat, show } from "../parts/states.js";
 import { table } from "../parts/table.js";
@@ -91,7 +91,7 @@ async function events(span, signal) {
   const answer = await trends({ event: null, measure: "events", interval, from: iso(range.from), to: iso(range.to) }, signal);
   return [
     seriesChart({ title: `Events per ${interval}`, times: answer.rows.map(([time]) => Date.parse(time)), kind: "bar", interval, intervalMs: INTERVALS[interval],
-      series: [{ name: `events per ${interval}`, values: answer.rows.map((row) => Number(row[1])) }], openFrom: openFrom(answer.meta) }),
+      series: [{ name: `events per ${interval}`, values: answer.rows.map((row) => Number(row[1])) }], openFrom: openFrom(answer.meta), expected: expectedOf(answer.meta) }),
     origin(answer.meta),
   ];
 }

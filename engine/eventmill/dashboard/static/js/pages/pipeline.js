@@ -77,13 +77,16 @@ async function numbers(found, signal) {
   const metrics = parse(text);
   const commit = [0.5, 0.99].map((q) => quantile(metrics, "eventmill_commit_seconds", q));
   const query = [0.5, 0.95, 0.99].map((q) => quantile(metrics, "eventmill_query_seconds", q));
+  const lookups = metrics.get("eventmill_query_cache_lookups_total") ?? [];
+  const asked = lookups.reduce((all, { value }) => all + value, 0);
+  const kept = lookups.filter(({ labels }) => labels.found === "hit").reduce((all, { value }) => all + value, 0);
   const list = [
     figure("Received", compact(total.received), `in ${found.hours.length} ${found.hours.length === 1 ? "hour" : "hours"} with events`),
     figure("In flight", compact(found.in_flight), found.pressure ? h("span.down", found.pressure) : "no pressure on the log"),
     figure("Duplicates", share(total.duplicate, total.received), `${number(total.duplicate)} thrown away, ${number(total.rescued)} put back`),
     figure("Dead letters", share(dead(total), total.received), `${number(dead(total))} kept with their reason`),
     commit[0] !== null && figure("Commit p50", duration(commit[0] * 1000), `p99 ${duration(commit[1] * 1000)}`),
-    query[0] !== null && figure("Query p50", duration(query[0] * 1000), `p95 ${duration(query[1] * 1000)}, p99 ${duration(query[2] * 1000)}`),
+    query[0] !== null && figure("Query p50", duration(query[0] * 1000), `p95 ${duration(query[1] * 1000)}, p99 ${duration(query[2] * 1000)}${asked ? `; ${share(kept, asked)} from the cache` : ""}`),
   ].filter(Boolean);
   return h("div.grid.figures", list);
 }
@@ -93,16 +96,17 @@ function byHour(hours) {
   for (let at = hours[0].hour; at <= hours.at(-1).hour && times.length < 1000; at += HOUR) times.push(at);
   const at = new Map(hours.map((hour) => [hour.hour, hour]));
   const of = (pick) => times.map((time) => (at.has(time) ? pick(at.get(time)) : 0));
-  const rows = [...hours].reverse().map((hour) => [hour.hour, hour.received, hour.enriched, hour.duplicate, dead(hour), waiting(hour), hour.rescued, hour.replayed, hour.received - hour.enriched - hour.duplicate - dead(hour) - waiting(hour)]);
+  const rows = [...hours].reverse().map((hour) => [hour.hour, hour.received, hour.enriched, hour.duplicate, dead(hour), waiting(hour), hour.rescued, hour.replayed]);
+  const difference = ([, received, enriched, duplicate, refused, flying]) => received - enriched - duplicate - refused - flying;
   return [
     times.length > 1 && seriesChart({ title: "Events by hour of receipt", times, intervalMs: HOUR, kind: "bar", height: 200, interval: "hour", openFrom: Date.now(), series: [
       { name: "passed on to the stores", values: of((hour) => hour.enriched), colour: 2 },
       { name: "duplicate", values: of((hour) => hour.duplicate), colour: 6 },
       { name: "dead", values: of(dead), colour: 7 },
       { name: "in flight", values: of(waiting), colour: 0 }] }),
-    table({ caption: "The ledger by hour of receipt", low: true, rows, columns: [
-      { name: "Hour", num: false, format: (hour) => moment(hour) }, ...["Received", "To the stores", "Duplicate", "Dead", "In flight", "Rescued", "Replayed"].map((name) => ({ name, num: true, format: number })),
-      { name: "Balance", num: false, cell: (difference) => (difference === 0 ? h("span.pill.good", "✓ balanced") : h("span.pill.bad", `${number(difference)} unaccounted`)) }] }),
+    table({ caption: "The ledger by hour of receipt", low: true, rows: rows.map((row) => [row[0], difference(row), ...row.slice(1)]), columns: [
+      { name: "Hour", num: false, format: (hour) => moment(hour) },
+      { name: "Balance", num: false, cell: (left) => (left === 0 ? h("span.pill.good", "✓ balanced") : h("span.pill.bad", `${number(left)} unaccounted`)) }, ...["Received", "To the stores", "Duplicate", "Dead", "In flight", "Rescued", "Replayed"].map((name) => ({ name, num: true, format: number }))] }),
   ];
 }
 

@@ -1,7 +1,7 @@
 // What every page has: a heading with tools, cards, and a line on where an answer came from.
 
 import { h } from "../dom.js";
-import { duration, moment, number, share } from "../format.js";
+import { duration, moment, number } from "../format.js";
 
 export function head(title, about, ...tools) {
   return h("div.head", h("div", h("h1", title), about && h("p", about)), h("div.tools", tools));
@@ -29,12 +29,16 @@ export function origin(meta) {
   if (boundary && stores.length > 1) parts.push(`lake until ${moment(boundary)}`);
   const complete = Date.parse(meta.complete_until);
   if (complete && complete < Date.now()) parts.push(`complete until ${moment(complete)}`);
-  if (typeof meta.expected_share === "number") parts.push(`${share(meta.expected_share, 1)} still expected`);
   return h("p.note", `${parts.join(" · ")}.`);
+}
+
+/** The share of its events that each provisional bucket (its start in ms) still waits for. */
+export function expectedOf(meta) {
+  return new Map((meta?.provisional ?? []).map(({ time, expected_share: part }) => [Date.parse(time), part]));
 }
 
 /** From when on buckets are not final. */
 export function openFrom(meta, now = Date.now()) {
-  const complete = Date.parse(meta?.complete_until);
-  return Number.isNaN(complete) ? now : Math.min(complete, now);
+  const first = Date.parse(meta?.provisional?.[0]?.time);
+  return Number.isNaN(first) ? now : Math.min(first, now);
 }
