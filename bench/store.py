@@ -299,7 +299,8 @@ def render(figures: dict[str, Any]) -> str:
     lines = [
         f"Inserts of {figures['events_per_insert']:,} events, {figures['inserts']} of each in turn, on "
         f"{figures['machine']['cores']} cores; the process grew by at most "
-        f"{figures['peak_bytes_over_base'] / 1e6:,.0f} MB meanwhile.",
+        f"{figures['peak_bytes_over_base'] / 1e6:,.0f} MB meanwhile. CPU is this "
+        "process's: over HTTP the client's alone.",
         "",
         "| | events/s (min … max) | CPU ns an event | bytes an event | parts |",
         "|---|---|---|---|---|",
