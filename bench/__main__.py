@@ -9,8 +9,8 @@ import json
 from bench.report import PAGES, RESULTS, write
 
 NAMES = (
-    "decode", "kernels", "growth", "scaling", "counts", "frames", "stages", "lake", "kafka", "groups", "transactions",
-    "snapshots", "dimensions", "e2e", "memory",
+    "decode", "kernels", "growth", "scaling", "counts", "frames", "stages", "lake", "store", "columns", "kafka", "groups",
+    "transactions", "snapshots", "dimensions", "e2e", "memory", "cost",
 )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ import matplotlib as mpl
 
 RESULTS: Final = Path(__file__).parent / "results"
 PAGES: Final = tuple(
-    Path(__file__).parents[1] / "docs" / name for name in ("performance.md", "dimensions.md", "capacity.md", "kafka.md")
+    Path(__file__).parents[1] / "docs" / name
+    for name in ("performance.md", "dimensions.md", "capacity.md", "kafka.md", "storage.md")
 )
 IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 _SECTION: Final = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

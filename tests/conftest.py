@@ -7,6 +7,7 @@ from hypothesis import settings
 from tests.needs import had
 
 from serving import Serving
+from testbed.clickhouse import ClickHouse
 from testbed.kafka import Kafka
 from testbed.postgres import Postgres
 from testbed.redis import Redis
@@ -98,6 +99,21 @@ def rest_catalog():
     server = _had(RestCatalog)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def clickhouse_server():
+    """A ClickHouse server for the whole run; ``clickhouse`` is the fixture to use."""
+    server = _had(ClickHouse)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def clickhouse(clickhouse_server):
+    """The URL of a ClickHouse server that runs at the beginning of each test."""
+    clickhouse_server.start()
+    return clickhouse_server.url
 
 
 @pytest.fixture

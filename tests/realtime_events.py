@@ -9,10 +9,19 @@ import numpy as np
 import pyarrow as pa
 
 from eventmill.core.schema import EVENT, TIME, WORD
+from eventmill.core.typed import Kind, Typed, TypedProperty
 
 DAY_MS = 86_400_000
 #: A midnight.
 START_MS = 20_600 * DAY_MS
+#: For stores whose answers have to be the same with columns for some properties.
+TYPED = Typed.of(
+    [
+        TypedProperty("price", Kind.NUMBER, ("purchase", "tap")),
+        TypedProperty("category", Kind.WORD, ("purchase",)),
+        TypedProperty("mixed", Kind.WORD, ("tap",)),
+    ]
+)
 NAMES = ("tap", "purchase", "screen", "add to cart", "other", 'it\'s \\ "odd" {x:String} %s \n')
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from eventmill.core.typed import Kind, Typed, TypedProperty
+from eventmill.sinks.realtime.server import Server, parse_url
 from eventmill.sinks.realtime.store import RealtimeStore
 from realtime_events import events
 
@@ -21,6 +23,10 @@ KILLS = int(os.environ.get("EVENTMILL_TEST_KILLS", "6"))
 BATCHES = 3 * KILLS
 ROWS = 6_000
 PER_OFFSET = 500
+#: So that every kind of roll-up is filled.
+TYPED = Typed.of(
+    [TypedProperty("price", Kind.NUMBER, ("tap", "purchase")), TypedProperty("category", Kind.WORD, ("tap",))]
+)
 
 
 def batch(number: int) -> pa.RecordBatch:
@@ -37,12 +43,21 @@ def note(folder: Path, line: str) -> None:
         os.fsync(file.fileno())
 
 
+def open_store(folder: Path) -> RealtimeStore:
+    """In the folder, or on the server that FOLDER/url names."""
+    url = folder / "url"
+    if not url.exists():
+        return RealtimeStore(folder / "realtime")
+    return RealtimeStore(folder / "realtime", connections=Server(parse_url(url.read_text())))
+
+
 def run(folder: Path) -> None:
     """Insert the rest, beginning with the last intent."""
     progress = folder / "progress"
     lines = progress.read_text().split("\n") if progress.exists() else []
     stored = sum(line.startswith("stored") for line in lines)
-    store = RealtimeStore(folder / "realtime")
+    store = open_store(folder)
+    store.declare(TYPED)
     for number in range(stored, BATCHES):
         rows = batch(number)
         note(folder, f"intent {number}")

@@ -30,7 +30,7 @@ from eventmill.core.schema import EVENT
 from eventmill.lake.table import Lake
 from eventmill.query.service import QueryService
 from eventmill.sinks.realtime.store import RealtimeStore
-from realtime_events import DAY_MS, NAMES, START_MS, events
+from realtime_events import DAY_MS, NAMES, START_MS, TYPED, events
 
 COUNT = 20_000
 ALL = {"from": written(START_MS), "to": written(START_MS + DAYS * DAY_MS)}
@@ -53,6 +53,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Que
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # a service moves the process; this puts it back in the end
         store, lake = RealtimeStore(folder / "realtime"), Lake(folder / "lake")
+        store.declare(TYPED)
         batch = truth()
         store.insert(batch, "token")
         lake.append(batch.select(EVENT.names), group="lake", ranges={0: (0, 1)})

@@ -41,7 +41,7 @@ from eventmill.lake.table import Lake
 from eventmill.query.service import QueryService
 from eventmill.sinks.realtime.lake_rollups import LakeRollUps
 from eventmill.sinks.realtime.store import RealtimeStore
-from realtime_events import DAY_MS, events
+from realtime_events import DAY_MS, TYPED, events
 
 COUNT = 12_000
 #: A trend's boundary lies at the start of a bucket, so both stores hold the day before the other kinds' boundary.
@@ -78,6 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[QueryServi
         truth = events(COUNT, seed=41, days=DAYS, devices=300, coarse_ms=3_600_000)
         rubbish = events(COUNT // 2, seed=42, days=DAYS, devices=300)
         store, lake = RealtimeStore(folder / "realtime"), Lake(folder / "lake")
+        store.declare(TYPED)
         store.insert(joined(between(truth, FIRST, 1 << 60), between(rubbish, 0, FIRST)), "token")
         in_lake = joined(between(truth, 0, BOUNDARY), between(rubbish, BOUNDARY, 1 << 60))
         rows, middle = in_lake.select(EVENT.names), in_lake.num_rows // 2

@@ -17,7 +17,7 @@ from eventmill.lake.table import Lake
 from eventmill.query.service import QueryService
 from eventmill.query.trends import ACCURACY
 from eventmill.sinks.realtime.store import RealtimeStore
-from realtime_events import DAY_MS, NAMES, START_MS, events
+from realtime_events import DAY_MS, NAMES, START_MS, TYPED, events
 
 DAYS = 3
 COUNT = 30_000
@@ -56,6 +56,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Que
         patch.chdir(folder)  # a service moves the process; this puts it back in the end
         batch = events(COUNT, seed=11, days=DAYS)
         store, lake = RealtimeStore(folder / "realtime"), Lake(folder / "lake")
+        store.declare(TYPED)
         for at in range(0, COUNT, 20_000):
             store.insert(batch.slice(at, 20_000), str(at))
         lake.append(batch.select(EVENT.names), group="lake", ranges={0: (0, 1)})

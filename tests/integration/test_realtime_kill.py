@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,11 +20,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from realtime_child import BATCHES, KILLS, ROWS, batch
+from realtime_child import BATCHES, KILLS, ROWS, TYPED, batch, open_store
+from test_realtime_properties import assert_typed
 from test_realtime_store import assert_holds
 
+from eventmill.core.errors import StoreUnavailable
 from eventmill.sinks.realtime.store import RealtimeStore
 from realtime_events import events
+from realtime_server import store_on
+from testbed.clickhouse import ClickHouse
 
 
 @pytest.fixture
@@ -52,9 +57,17 @@ def wait_for_intent(folder: Path, child: int) -> None:
         time.sleep(0.001)
 
 
-def test_killed_at_random_points(tmp_path: Path, forks: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize("where", ["embedded", "server"])
+def test_killed_at_random_points(
+    tmp_path: Path, forks: subprocess.Popen[str], where: str, request: pytest.FixtureRequest
+) -> None:
+    """A server goes on with what a killed client had sent it."""
     assert forks.stdin
     assert forks.stdout
+    if where == "server":
+        url = request.getfixturevalue("clickhouse")
+        store_on(url)().close()
+        (tmp_path / "url").write_text(url)
     rng = random.Random(5)
     torn = 0
     for _ in range(KILLS):
@@ -72,8 +85,31 @@ def test_killed_at_random_points(tmp_path: Path, forks: subprocess.Popen[str]) -
     assert forks.stdout.readline().strip() == "0"
     print(f"{torn} of {KILLS} kills within an insert")
     assert torn >= KILLS // 4
-    with closing(RealtimeStore(tmp_path / "realtime")) as store:
+    with closing(open_store(tmp_path)) as store:
         assert_holds(store, *map(batch, range(BATCHES)))
+        assert_typed(store, TYPED, *map(batch, range(BATCHES)))
+
+
+def test_the_server_killed_in_the_middle_of_inserts(clickhouse_server: ClickHouse, clickhouse: str) -> None:
+    """Whoever inserts waits, and brings the same rows again."""
+    opened = store_on(clickhouse)
+    rng, batches = random.Random(7), [batch(number) for number in range(KILLS)]
+    with closing(opened()) as store:
+        store.declare(TYPED)
+        for number, rows in enumerate(batches):
+            fatal = threading.Timer(rng.random() * 0.3, clickhouse_server.kill) if number % 2 else None
+            if fatal is not None:
+                fatal.start()
+            try:
+                store.insert(rows, f"token {number}")
+            except StoreUnavailable:
+                clickhouse_server.start()
+                store.insert(rows, f"token {number}")
+            if fatal is not None:
+                fatal.join()
+                clickhouse_server.start()
+        assert_holds(store, *batches)
+        assert_typed(store, TYPED, *batches)
 
 
 FIRST, SECOND, THIRD = (events(ROWS, seed=seed, first_offset=12 * seed) for seed in range(3))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,28 @@ from eventmill.core.schema import EVENT
 from eventmill.sinks.realtime.encode import checked, pieces
 from eventmill.sinks.realtime.store import RealtimeStore
 from realtime_events import DAY_MS, START_MS, events, plain
+from realtime_server import store_on
 
 #: Roll-ups of counts: table, unit of time, and the column of its beginning.
 COUNTS = (("events_1m", "minute", "minute"), ("events_1h", "hour", "hour"), ("events_1d", "day", "day"))
 
 
+Opened = Callable[..., RealtimeStore]
+#: For tests that take long: the server's turn comes in the soak.
+SELDOM = pytest.mark.parametrize("opened", ["embedded", pytest.param("server", marks=pytest.mark.soak)], indirect=True)
+
+
+@pytest.fixture(params=["embedded", "server"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+    """Opens the same store again and again: in a folder, or on a server."""
+    if request.param == "embedded":
+        return partial(RealtimeStore, tmp_path / "realtime")
+    return store_on(request.getfixturevalue("clickhouse"))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[RealtimeStore]:
-    store = RealtimeStore(tmp_path / "realtime")
+def store(opened: Opened) -> Iterator[RealtimeStore]:
+    store = opened()
     yield store
     store.close()
 
@@ -88,12 +103,12 @@ def test_the_same_rows_again_are_passed_over(store: RealtimeStore) -> None:
     assert_holds(store, first, second)
 
 
-def test_the_same_rows_after_a_restart(tmp_path: Path) -> None:
+def test_the_same_rows_after_a_restart(opened: Opened) -> None:
     first, second, third = (events(2_000, seed=seed, first_offset=4 * seed) for seed in range(3))
     for again in (first, second, second, third):
-        with closing(RealtimeStore(tmp_path / "realtime")) as store:
+        with closing(opened()) as store:
             store.insert(again, "token")
-    with closing(RealtimeStore(tmp_path / "realtime")) as store:
+    with closing(opened()) as store:
         assert_holds(store, first, second, third)
 
 
@@ -110,6 +125,7 @@ def test_a_store_that_did_not_ask_its_tables_would_double_and_the_count_would_se
             assert sum(hour.distinct for hour in counted) == 2_000
 
 
+@SELDOM
 def test_one_insert_over_730_days(store: RealtimeStore) -> None:
     first, second = events(500, seed=1), events(4_000, seed=2, first_offset=1, days=730)
     store.insert(first, "first")
@@ -119,6 +135,7 @@ def test_one_insert_over_730_days(store: RealtimeStore) -> None:
     assert dates > 700
 
 
+@SELDOM
 def test_each_partition_gets_one_part(store: RealtimeStore) -> None:
     """What makes an insert's effect on one partition atomic: also where the roll-up has more rows than a block."""
     store.command("SYSTEM STOP MERGES")
@@ -129,7 +146,7 @@ def test_each_partition_gets_one_part(store: RealtimeStore) -> None:
         "WHERE active AND database = 'eventmill' GROUP BY ALL ORDER BY ALL"
     ).to_pylist()
     assert [(each["table"], each["parts"]) for each in parts] == [
-        ("events", 3), ("events", 3), ("events_1d", 3), ("events_1h", 3), ("events_1m", 3), ("migrations", 3),
+        ("events", 3), ("events", 3), ("events_1d", 3), ("events_1h", 3), ("events_1m", 3), ("migrations", 4),
         ("sessions", 3),
     ]  # fmt: skip
     assert parts[-1]["rows"] > 65_536
@@ -169,10 +186,10 @@ def test_what_is_not_a_batch_of_events(store: RealtimeStore) -> None:
     assert store.counts_by_hour() == []
 
 
-def test_another_logs_offsets_are_refused(tmp_path: Path) -> None:
-    with closing(RealtimeStore(tmp_path / "realtime")) as store:
+def test_another_logs_offsets_are_refused(opened: Opened) -> None:
+    with closing(opened()) as store:
         store.insert(events(1_000, seed=1, first_offset=10), "token")
-    with closing(RealtimeStore(tmp_path / "realtime")) as store:
+    with closing(opened()) as store:
         with pytest.raises(StoreError, match="filled from another log"):
             store.insert(events(500, seed=2, first_offset=0), "token")
         with pytest.raises(StoreError, match="filled from another log"):
@@ -196,6 +213,7 @@ def test_an_error_within_an_insert_is_mended_by_the_next(store: RealtimeStore) -
     assert_holds(store, first, second, third)
 
 
+@SELDOM
 def test_contains_is_exact(store: RealtimeStore) -> None:
     stored, absent = events(5_000, seed=1, days=20), events(3_000, seed=2, days=20)
     store.insert(stored, "token")
@@ -249,6 +267,7 @@ def test_find(store: RealtimeStore) -> None:
     assert store.find(bytes(16)) == []
 
 
+@SELDOM
 def test_reading_while_writing(store: RealtimeStore) -> None:
     """Queries and look-ups of many threads beside the inserts: each sees whole inserts, and none waits for another."""
     batches = [events(4_000, seed=seed, first_offset=8 * seed, days=1) for seed in range(12)]
@@ -287,8 +306,8 @@ def test_a_folder_that_cannot_be_opened(tmp_path: Path) -> None:
         RealtimeStore(tmp_path / "file" / "realtime")
 
 
-def test_a_closed_store(tmp_path: Path) -> None:
-    store = RealtimeStore(tmp_path / "realtime")
+def test_a_closed_store(opened: Opened) -> None:
+    store = opened()
     store.close()
     with pytest.raises(StoreError, match="closed"):
         store.counts_by_hour()

@@ -15,6 +15,9 @@ from testbed.registry import Registry
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 
 
+PRICES = {"from": "2020-01-01", "to": "2040-01-01", "interval": "day", "measure": "sum:properties.price"}
+
+
 def schema(**rules):
     return {
         "$schema": DRAFT_7,
@@ -70,6 +73,12 @@ def test_a_folder_of_schemas_changes_beside_the_running_service(serve, tmp_path)
 
     eventually(refused)
     send(server, event(2, 5, coupon="SPRING"))
+    # One that a schema declares as a number has a column, which is rolled up.
+    eventually(lambda: "p_price" in server.post("/v1/query/trends?explain=1", PRICES)[1]["sql"])
+    assert server.sql("SELECT p_price FROM events WHERE message_id = 'm2'") == [[5.0]]
+    assert server.sql("SELECT sum(events), sum(value_count) FROM numbers_1d WHERE property = 'price'") == [
+        [len(ids(server)), len(ids(server, "JSONExtract(properties, 'price', 'Nullable(Float64)') IS NOT NULL"))]
+    ]
     # A property that no schema names is in queries at once.
     assert server.sql("SELECT JSONExtractString(properties, 'coupon') FROM events WHERE message_id = 'm2'") == [
         ["SPRING"]

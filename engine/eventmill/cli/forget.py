@@ -74,6 +74,9 @@ def _table(receipt: dict[str, Any], dry_run: bool) -> Table:
     realtime, lake = receipt["realtime"], receipt["lake"]
     table.add_row("real-time store", f"{realtime['rows']:,}", f"{realtime['parts']:,} parts")
     table.add_row("lake", f"{lake['rows']:,}", f"{lake['files']:,} files")
+    aggregates = receipt["aggregates"]
+    if aggregates["events"]:
+        table.add_row("lake's aggregates", f"{aggregates['events']:,}", f"{aggregates['files']:,} files")
     for topic, found in receipt["topics"].items():
         table.add_row(f"topic {topic}", f"{found['events']:,}", f"{found['frames']:,} frames")
     return table

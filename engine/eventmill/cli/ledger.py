@@ -46,8 +46,12 @@ def audit_table(report: dict[str, Any]) -> Table:
     """The ledger by hour; what is in flight has columns where there is any, so that the rest fits 80 characters."""
     table = Table(title="Ledger by hour of receipt (UTC)", title_style="bold", box=SIMPLE_HEAD)
     in_flight = any(store["in_flight"] for hour in report["hours"] for store in hour["stores"].values())
-    forgotten = any(store["forgotten"] for hour in report["hours"] for store in hour["stores"].values())
-    shown = ("stored", *(("forgotten",) if forgotten else ()), *(("in_flight",) if in_flight else ()))
+    gone = [
+        name
+        for name in ("forgotten", "retired")
+        if any(store[name] for hour in report["hours"] for store in hour["stores"].values())
+    ]
+    shown = ("stored", *gone, *(("in_flight",) if in_flight else ()))
     table.add_column("hour")
     for name in ("received", "duplicate", "dead"):
         table.add_column(name, justify="right")
@@ -75,7 +79,7 @@ def audit_table(report: dict[str, Any]) -> Table:
 def verdict(report: dict[str, Any]) -> str:
     """One line."""
     if report["balanced"]:
-        return "[bold green]balanced[/]: received = stored + duplicate + dead + forgotten + in flight, in both stores"
+        return "[bold green]balanced[/]: received = stored + duplicate + dead + forgotten + retired + in flight, in both stores"
     return "[bold red]not balanced[/]: see the last column; `eventmill trace ID` follows one event"
 
 

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "trace": ("eventmill.cli.ledger", "trace"),
     "compact": ("eventmill.cli.maintain", "compact"),
     "export": ("eventmill.cli.export", "export"),
+    "retain": ("eventmill.cli.retain", "retain"),
     "forget": ("eventmill.cli.forget", "forget"),
     "lake": ("eventmill.cli.lake", "lake"),
     "replay": ("eventmill.cli.replay", "replay"),

@@ -1,4 +1,4 @@
-"""``eventmill schema``: list, check, publish."""
+"""``eventmill schema``: list, check, publish those of events; diff, apply that of the tables (``tables``)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from eventmill.cli import tables
 from eventmill.cli.options import config_option, configure, data_option, friendly, json_option
 from eventmill.core.errors import ConfigError
 
@@ -30,7 +31,12 @@ event_option = click.option("--event", required=True, help="The event's name.")
 
 @click.group()
 def schema() -> None:
-    """The schemas of events: list them, check a new one on stored events, publish it."""
+    """The schemas of events: list them, check a new one on stored events, publish it. And that of the real-time store's tables:
+    diff, apply."""
+
+
+schema.add_command(tables.diff)
+schema.add_command(tables.apply)
 
 
 @schema.command("list")

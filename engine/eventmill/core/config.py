@@ -139,8 +139,10 @@ class SchemasConfig:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeConfig:
-    """The real-time store."""
+    """The real-time store: in the data folder, or on the ClickHouse server that ``url`` names, perhaps one of ``cluster``."""
 
+    url: str = field(default="", repr=False)
+    cluster: str = ""
     batch_events_max: int = 200_000
     batch_interval: str = "500ms"
     window: str = "24h"
@@ -161,6 +163,26 @@ class LakeConfig:
     access_key_id: str = field(default="", repr=False)
     secret_access_key: str = field(default="", repr=False)
     catalog: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionConfig:
+    """How long what is kept: ``raw`` events in the lake and in ``realtime``, ``aggregates`` in both stores.
+
+    Events named in ``downsample_events``, or that come more often than ``downsample_per_minute`` over a day (0: none), are kept
+    as aggregates only after ``downsample_after``. Files older than ``cold_after`` go to the cold tier, to ``cold_folder`` if
+    named.
+    """
+
+    interval: str = "1d"
+    raw: str = "90d"
+    aggregates: str = "730d"
+    realtime: str = "5d"
+    downsample_after: str = "7d"
+    downsample_events: tuple[str, ...] = ()
+    downsample_per_minute: int = 0
+    cold_after: str = "30d"
+    cold_folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +227,7 @@ class Config:
     schemas: SchemasConfig = field(default_factory=SchemasConfig)
     realtime: RealtimeConfig = field(default_factory=RealtimeConfig)
     lake: LakeConfig = field(default_factory=LakeConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     query: QueryConfig = field(default_factory=QueryConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
 
@@ -231,15 +254,21 @@ class Config:
 
 _DURATIONS = {
     "age_max",
+    "aggregates",
     "batch_interval",
     "breaker_pause",
+    "cold_after",
     "commit_interval",
     "compact_interval",
     "dead_retention",
     "delivery_timeout",
+    "downsample_after",
     "idle_timeout",
+    "interval",
     "lateness",
     "negative_ttl",
+    "raw",
+    "realtime",
     "refresh_interval",
     "request_deadline",
     "retention",
@@ -252,6 +281,9 @@ _DURATIONS = {
     "ttl",
     "window",
 }
+
+#: Where 0 means something: any port, no limit.
+_ZERO = {"port", "downsample_per_minute"}
 
 
 def load(
@@ -362,7 +394,7 @@ def _value(key: str, name: str, kind: Any, value: Any) -> Any:
             if isinstance(value, bool):
                 raise ValueError("a number is needed")
             number = kind(str(value).replace("_", ""))
-            if number < 0 or (number == 0 and name != "port"):
+            if number < 0 or (number == 0 and name not in _ZERO):
                 raise ValueError("it must be above zero")
             return number
         if kind is str:

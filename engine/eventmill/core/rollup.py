@@ -55,3 +55,12 @@ def quantile_of(expression: str, level: float, over: str = "") -> str:
     """SQL for one of the ``LEVELS`` of the merged states in ``expression``, null where there was no value."""
     found = f"quantilesDDMerge({_SKETCH})({expression}){over}[{LEVELS.index(level) + 1}]"
     return f"if(isNaN({found}), NULL, {found})"
+
+
+#: What is counted distinctly, and the type that it has in every state.
+DISTINCT_TYPES: Final = {"devices": "String", "users": "Nullable(String)", "sessions": "Int64"}
+
+
+def restored(name: str) -> str:
+    """SQL for the state that a column of bytes (of the lake's aggregates) holds."""
+    return f"CAST(assumeNotNull({name}), '{distinct_type(DISTINCT_TYPES[name])}')"

@@ -106,8 +106,8 @@ SCHEMAS: Final = pa.schema(
     ]
 )
 
-#: What was forgotten (``kind`` "tombstone"), and what of it had been counted before its deletion ("counted"). ``content`` is
-#: JSON.
+#: What was forgotten (``kind`` "tombstone"), and what of it had been counted before its deletion ("counted"); what the
+#: real-time store has retired ("retired"). ``content`` is JSON.
 TOMBSTONES: Final = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -182,8 +182,9 @@ class Hop(StrEnum):
     """What the ledger counts, per hour of ``received_at``.
 
     received = rejected + accepted; accepted + rescued + replayed = enriched + invalid + suspect + (raw in flight);
-    suspect = duplicate + rescued + (suspects in flight); enriched = stored + forgotten + (enriched in flight), in each
-    store (what the lake has forgotten stands in its table, ``forgotten`` counts the real-time store's).
+    suspect = duplicate + rescued + (suspects in flight); enriched = stored + forgotten + retired + (enriched in flight), in
+    each store (what the lake has forgotten and retired stands in its tables, ``forgotten`` and ``retired`` count the real-time
+    store's).
     """
 
     RECEIVED = "received"
@@ -196,3 +197,4 @@ class Hop(StrEnum):
     RESCUED = "rescued"
     REPLAYED = "replayed"
     FORGOTTEN = "forgotten"
+    RETIRED = "retired"

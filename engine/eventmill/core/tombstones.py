@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -141,10 +141,12 @@ class Tombstones:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the log says: all tombstones, and by their ids what had been counted before the deletion began."""
+    """What the log says: all tombstones, by their ids what had been counted before the deletion began, and in their order what
+    the real-time store has retired (conditions, which are its own)."""
 
     tombstones: list[Tombstone]
     counted: dict[str, dict[str, Any]]
+    retired: list[dict[str, Any]] = field(default_factory=list)
 
 
 def recorded(log: Log) -> Recorded:
@@ -159,8 +161,10 @@ def recorded(log: Log) -> Recorded:
             content = orjson.loads(row["content"])
             if row["kind"] == "counted":
                 found.counted[row["id"]] = content
-            else:
+            elif row["kind"] == "tombstone":
                 found.tombstones.append(Tombstone(**content))
+            else:
+                found.retired.append(content)
         position = frames[-1].offset + 1
     return found
 
@@ -169,4 +173,10 @@ def record(tombstone: Tombstone, counted: dict[str, Any] | None = None) -> Frame
     """The tombstone, or what was counted for it, as a frame for the log."""
     kind, content = ("tombstone", tombstone.as_dict()) if counted is None else ("counted", counted)
     row = {"id": tombstone.id, "kind": kind, "content": orjson.dumps(content)}
+    return frame.encode(Topic.TOMBSTONES, pa.RecordBatch.from_pylist([row], TOMBSTONES))
+
+
+def record_retired(identity: str, condition: Mapping[str, Any]) -> Frame:
+    """What the real-time store retires, and has counted, as a frame for the log."""
+    row = {"id": identity, "kind": "retired", "content": orjson.dumps(condition)}
     return frame.encode(Topic.TOMBSTONES, pa.RecordBatch.from_pylist([row], TOMBSTONES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Iterator
@@ -106,6 +107,12 @@ class Bucket(Storage):
         if not location.startswith(self.recorded + "/"):
             raise StoreError(f"the lake refers to {location}, outside its folder {self.recorded}; it is not ours")
         return location
+
+    def beside(self, name: str) -> Bucket:
+        """See ``Storage``."""
+        other = copy.copy(self)
+        other.recorded = f"{self.recorded.rpartition('/')[0]}/{name}"
+        return other
 
     def _key(self, path: str) -> str:
         return path.removeprefix(_SCHEME)

@@ -17,14 +17,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, Transaction
 
-from eventmill.core.errors import StateError
 from eventmill.core.tombstones import Tombstone
 from eventmill.lake import duplicates as duplicate_rows
 from eventmill.lake import offsets, recompute
+from eventmill.lake.aggregates import retired
 from eventmill.lake.duplicates import by_hour, duplicates
 from eventmill.lake.files import DAY_MS, THREADS, FileWriter, Indices, memory_bytes, read_stored, remove, require
 from eventmill.lake.forget import covered
@@ -32,7 +31,7 @@ from eventmill.lake.iceberg import FORGOTTEN, REMOVED, CommitUnknown, Kind, Lake
 from eventmill.lake.lock import exclusive
 from eventmill.lake.merge import Changes, Enrich, Merger, Progress, enriched, unknown
 from eventmill.lake.recompute import changed_sessions
-from eventmill.lake.versions import changed
+from eventmill.lake.replace import replace_files
 
 #: A file of fewer rows is merged again when its partition is written to.
 MERGE_ROWS: Final = 250_000
@@ -217,7 +216,8 @@ class _Run:
         lake = self.lake
         table = lake.load()
         files = [file for file in lake.live_files(table) if not file.appended or file.location in new]
-        plan = _plan(files, self.gap_ms, self.enrich if self.enrich_old else None, self.forget, self.limits)
+        frozen = retired(table).sessions_frozen_before
+        plan = _plan(files, self.gap_ms, self.enrich if self.enrich_old else None, self.forget, self.limits, frozen)
         if not plan.packs:
             return CompactReport()
         if self.dry_run:
@@ -249,7 +249,14 @@ class _Run:
         return plan.report(snapshot_id, len(written))
 
 
-def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tombstone | None, limits: Limits) -> _Plan:
+def _plan(
+    files: list[LiveFile],
+    gap_ms: int,
+    enrich: Enrich | None,
+    forget: Tombstone | None,
+    limits: Limits,
+    frozen_before: int,
+) -> _Plan:
     new = {index for index, file in enumerate(files) if file.appended}
     dates = {files[index].date for index in new}
     removed = duplicates(files, dates, rows_max=limits.ids_max) if new else {}
@@ -258,6 +265,7 @@ def _plan(files: list[LiveFile], gap_ms: int, enrich: Enrich | None, forget: Tom
     # A removed row may have held a session together that reaches into the next date.
     reach = range(gap_ms // DAY_MS + 2)
     dates |= {files[index].date + days for index in removed for days in reach}
+    dates = {date for date in dates if date >= frozen_before}
     sessions = {}
     if new or removed:
         sessions = changed_sessions(files, removed, dates, gap_ms, rows_max=limits.keys_max)
@@ -315,20 +323,8 @@ def stage_replacement(
     hours: dict[str, Counter[int]],
 ) -> int:
     """Stage the replacement on the newest snapshot, whose entries are copied forward."""
-    live = {file.location for file in lake.live_files(table)}
-    if not live.issuperset(file.location for file in replaced):
-        raise StateError("another compaction has replaced files that this one read; nothing was changed, run it again")
+    properties: dict[str, str] = {}
     for name, counts in hours.items():
         if counts:
-            transaction.set_properties(added(table, name, counts))
-    written = list(files)
-    dates = changed([*(old.date for old in replaced), *(new.partition[0] for new in written)])
-    summary = {**offsets.carried(table.current_snapshot()), **entries, **dates}
-    with transaction.update_snapshot(snapshot_properties=summary).overwrite() as overwrite:
-        # Else a filter of one term for each partition would be evaluated for every manifest.
-        overwrite.delete_by_predicate(AlwaysTrue())
-        for old in replaced:
-            overwrite.delete_data_file(old.data_file)
-        for new in written:
-            overwrite.append_data_file(new)
-    return int(overwrite.snapshot_id)
+            properties |= added(table, name, counts)
+    return replace_files(lake, table, transaction, replaced, files, entries=entries, properties=properties)

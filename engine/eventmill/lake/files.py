@@ -160,7 +160,8 @@ class FileWriter:
 
     def write_parts(self, parts: Iterable[pa.Table], date: int, group: str, name: str, paths: set[str]) -> DataFile:
         """The same of rows that come in parts, at least one; they are row groups, unless larger than ``ROW_GROUP``."""
-        location = self._lake.data_location(placed(date, name))
+        tier = self._lake.cold_location if name.startswith(Kind.COLD) else self._lake.data_location
+        location = tier(placed(date, name))
         path = self._lake.storage.path(location)
         paths.add(path)
         metadata, size = write_file(self._lake.storage, path, parts, date, group)
@@ -225,9 +226,10 @@ def memory_bytes(file: LiveFile) -> int:
 
 
 def _codec(name: str) -> dict[str, Any]:
-    """What is appended is compacted within the hour, so quick compression is best; the rest stays."""
-    appended = name.startswith(Kind.APPENDED)
-    return {"compression": "snappy"} if appended else {"compression": "zstd", "compression_level": 1}
+    """What is appended is compacted within the hour, so quick compression is best; the rest stays, what is cold for long."""
+    if name.startswith(Kind.APPENDED):
+        return {"compression": "snappy"}
+    return {"compression": "zstd", "compression_level": 9 if name.startswith(Kind.COLD) else 1}
 
 
 def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+from pyiceberg.catalog import Catalog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, TableAlreadyExistsError
 from pyiceberg.manifest import DataFile
@@ -39,7 +40,8 @@ GROUP: Final = "event_group"
 REMOVED: Final = "eventmill.removed"
 #: The same of rows that were forgotten.
 FORGOTTEN: Final = "eventmill.forgotten"
-_COUNTED_HOURS_MAX: Final = 10_000
+#: Three years, as the ledger keeps them.
+_COUNTED_HOURS_MAX: Final = 26_280
 _ATTEMPTS: Final = 100
 #: Snapshots whose files are remembered: that of a question must still be known when it has been planned.
 _VIEWS_MAX: Final = 8
@@ -112,6 +114,8 @@ class Kind(StrEnum):
     COMPACTED = "compacted"
     #: Written by compaction, with rows that are to be enriched again.
     FLAGGED = "flagged"
+    #: Written for the cold tier.
+    COLD = "cold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +245,11 @@ class LakeTable:
         """Release the catalog's connections."""
         self._catalog.close()
 
+    @property
+    def catalog(self) -> Catalog:
+        """Where all tables of the lake are known."""
+        return self._catalog
+
     def local(self, location: str) -> str:
         """The path of a location as recorded."""
         return self.storage.path(location)
@@ -248,6 +257,10 @@ class LakeTable:
     def data_location(self, name: str) -> str:
         """The location to record for a data file ``name``, relative to the data folder."""
         return f"{self.storage.recorded}/data/{name}"
+
+    def cold_location(self, name: str) -> str:
+        """The same in the cold tier."""
+        return f"{self.storage.recorded}/cold/{name}"
 
     def watermark(self) -> int | None:
         """The newest ``received_at`` (ms since the epoch) appended; null for an empty lake.

@@ -7,6 +7,7 @@ sake of readers that began with them, and of appends whose files no snapshot ref
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -15,8 +16,10 @@ from pyiceberg.table import Table, Transaction
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 
 from eventmill.lake import offsets
+from eventmill.lake.aggregates import Aggregates, AggregateTable, retired
 from eventmill.lake.iceberg import LakeTable
 from eventmill.lake.lock import exclusive
+from eventmill.lake.storage import Storage
 
 SNAPSHOTS_KEPT: Final = 4
 MANIFESTS_MAX: Final = 100
@@ -51,7 +54,12 @@ def maintain(
     with exclusive(lake.folder):
         merged = merge_manifests(lake, manifests_max=manifests_max)
         expired = expire_snapshots(lake, kept=snapshots_kept)
-        removed, size, waiting = remove_orphans(lake, now_ms=now_ms, grace_ms=grace_ms)
+        places = [remove_orphans(lake, now_ms=now_ms, grace_ms=grace_ms)]
+        places += [
+            _remove_aggregates(lake, table, now_ms=now_ms, grace_ms=grace_ms)
+            for table in (Aggregates.of(lake).minutes, Aggregates.of(lake).sessions)
+        ]
+    removed, size, waiting = (sum(counts) for counts in zip(*places, strict=True))
     return MaintainReport(expired, merged, removed, size, waiting)
 
 
@@ -103,22 +111,42 @@ def remove_orphans(lake: LakeTable, *, now_ms: int, grace_ms: int) -> tuple[int,
     A file waits from the first call on that finds it to be an orphan: when it was written says nothing about when a
     compaction replaced it. Gives how many were deleted, their bytes, and how many wait.
     """
-    notes = lake.folder / "orphans.json"
-    since = _noted(notes)
     with lake.committing:
-        # In this order: what another process commits while the folder is listed is found in the table, and so stays.
-        try:
-            listed = lake.storage.list()
-            kept = lake.paths_in_flight() | referenced(lake)
-            orphans = {path: size for path, size in listed if path not in kept}
-            waiting = {path: since.get(lake.storage.relative(path), now_ms) for path in orphans}
-            due = [path for path, first_ms in waiting.items() if first_ms <= now_ms - grace_ms]
-            for path in due:
-                lake.storage.remove(path)
-                del waiting[path]
-        except OSError as error:
-            raise lake.storage.failure("the lake's clean-up did not come to its end", error) from error
-    _note(notes, {lake.storage.relative(path): first_ms for path, first_ms in waiting.items()})
+        return _remove(
+            lake.storage,
+            lake.folder / "orphans.json",
+            lambda: lake.paths_in_flight() | referenced(lake),
+            now_ms,
+            grace_ms,
+        )
+
+
+def _remove_aggregates(lake: LakeTable, table: AggregateTable, *, now_ms: int, grace_ms: int) -> tuple[int, int, int]:
+    """The same for an aggregate table. Only who holds the maintenance lock writes there."""
+    named = retired(lake.load())
+    location = named.minutes if table.name == "events_1m" else named.sessions
+    notes = lake.folder / f"orphans-{table.name}.json"
+    return _remove(table.storage, notes, lambda: table.referenced(location), now_ms, grace_ms)
+
+
+def _remove(
+    storage: Storage, notes: Path, needed: Callable[[], set[str]], now_ms: int, grace_ms: int
+) -> tuple[int, int, int]:
+    since = _noted(notes)
+    # In this order: what another process commits while the folder is listed is found in the table, and so stays.
+    try:
+        listed = storage.list()
+        kept = needed()
+        orphans = {path: size for path, size in listed if path not in kept}
+        waiting = {path: since.get(storage.relative(path), now_ms) for path in orphans}
+        due = [path for path, first_ms in waiting.items() if first_ms <= now_ms - grace_ms]
+        for path in due:
+            storage.remove(path)
+            del waiting[path]
+    except OSError as error:
+        raise storage.failure("the lake's clean-up did not come to its end", error) from error
+    if waiting or since:
+        _note(notes, {storage.relative(path): first_ms for path, first_ms in waiting.items()})
     return len(due), sum(orphans[path] for path in due), len(waiting)
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from eventmill.core.errors import QueryError
 from eventmill.core.schema import Flag
+from eventmill.lake.aggregates import Aggregates
 from eventmill.lake.duplicates import HOUR_MS, contains, mixed, repeated, words
 from eventmill.lake.files import DAY_MS, read, stream
 from eventmill.lake.iceberg import FORGOTTEN, REMOVED, LakeTable, LiveFile, by_hour
@@ -26,13 +27,14 @@ Words = npt.NDArray[np.uint64]
 
 class HourCount(NamedTuple):
     """One hour of ``received_at`` (``hour``: its start, ms since the epoch): rows, distinct event ids, exact duplicates
-    that compaction removed, and rows that were forgotten."""
+    that compaction removed, and rows that were forgotten and retired."""
 
     hour: int
     rows: int
     distinct: int
     removed: int
     forgotten: int = 0
+    retired: int = 0
 
 
 def counts_by_hour(lake: LakeTable, *, rows_max: int = ROWS_MAX) -> list[HourCount]:
@@ -55,9 +57,12 @@ def counts_by_hour(lake: LakeTable, *, rows_max: int = ROWS_MAX) -> list[HourCou
         suspects = {hour: repeated(np.concatenate(parts)) for hour, parts in hashes.items()}
         extra.update(_repeats(files, {hour: found for hour, found in suspects.items() if len(found)}))
     removed, forgotten = by_hour(table, REMOVED), by_hour(table, FORGOTTEN)
+    retired = Aggregates.of(lake).hours(table)
     return [
-        HourCount(hour, rows[hour], rows[hour] - extra[hour], removed.get(hour, 0), forgotten.get(hour, 0))
-        for hour in sorted(set(rows) | set(removed) | set(forgotten))
+        HourCount(
+            hour, rows[hour], rows[hour] - extra[hour], removed.get(hour, 0), forgotten.get(hour, 0), retired[hour]
+        )
+        for hour in sorted({*rows, *removed, *forgotten, *retired})
     ]
 
 

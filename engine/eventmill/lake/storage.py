@@ -42,6 +42,10 @@ class Storage(ABC):
         """The path of a recorded location. Raises ``StoreError`` when it lies outside the table's folder."""
 
     @abstractmethod
+    def beside(self, name: str) -> Storage:
+        """The place of another table, of the same lake."""
+
+    @abstractmethod
     def failure(self, what: str, error: BaseException, cure: str = "") -> StoreError:
         """The error to raise when something failed: ``StoreUnavailable`` where waiting may help."""
 
@@ -85,13 +89,19 @@ class Folder(Storage):
 
     def __init__(self, folder: Path, recorded: str) -> None:
         self.folder, self.recorded = folder, recorded
+        # Of all tables, which lie beside one another.
         self.properties = {
-            "py-io-impl": f"{FolderIO.__module__}.{FolderIO.__name__}", RECORDED: recorded, ACTUAL: str(folder)
+            "py-io-impl": f"{FolderIO.__module__}.{FolderIO.__name__}",
+            RECORDED: recorded.rpartition("/")[0], ACTUAL: str(folder.parent),
         }  # fmt: skip
 
     def path(self, location: str) -> str:
         """See ``Storage``."""
         return _local(self.recorded, str(self.folder), location)
+
+    def beside(self, name: str) -> Folder:
+        """See ``Storage``."""
+        return Folder(self.folder.parent / name, f"{self.recorded.rpartition('/')[0]}/{name}")
 
     def failure(self, what: str, error: BaseException, cure: str = "") -> StoreError:
         """See ``Storage``."""
@@ -120,7 +130,8 @@ class Folder(Storage):
     def list(self) -> list[tuple[str, int]]:
         """See ``Storage``. A file that goes while the folder is listed is left out."""
         found = []
-        for place, _, names in os.walk(self.folder):
+        # The cold tier may be a link to another disk.
+        for place, _, names in os.walk(self.folder, followlinks=True):
             for name in names:
                 path = Path(place) / name
                 if path.exists():
@@ -200,7 +211,7 @@ def recorded_folder(catalog: Path, events: Path) -> str:
         return str(events)
     connection = sqlite3.connect(f"{catalog.as_uri()}?mode=ro", uri=True, timeout=30)
     try:
-        row = connection.execute("SELECT metadata_location FROM iceberg_tables").fetchone()
+        row = connection.execute("SELECT metadata_location FROM iceberg_tables WHERE table_name = 'events'").fetchone()
     except sqlite3.Error as error:
         if "no such table" in str(error):
             return str(events)

@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from eventmill.core.config import LakeConfig
+from eventmill.core.retention import LakeView
 from eventmill.core.schema import Topic
 from eventmill.lake import scan
+from eventmill.lake.aggregates import Aggregates, retired
 from eventmill.lake.iceberg import LakeTable
 from eventmill.lake.versions import DateVersions
 from eventmill.lake.writer import LakeWriter
@@ -45,6 +47,19 @@ class Lake(LakeTable):
     def committed_offset(self, partition: int = 0) -> int:
         """The next offset to store. Raises ``StateError`` when the newest snapshot carries no offsets."""
         return self._writer.committed_offset(partition)
+
+    def asked(self) -> LakeView | None:
+        """The newest snapshot, and the aggregates that belong to it, for questions; null while there is none."""
+        table = self.view()
+        if table.current_snapshot() is None:
+            return None
+        events = self._source_of(table)
+        named = retired(table)
+        if not named.minutes:
+            return LakeView(events, retired=named)
+        tables = Aggregates.of(self)
+        minutes, sessions = tables.minutes.source_sql(named.minutes), tables.sessions.source_sql(named.sessions)
+        return LakeView(events, minutes, sessions, named)
 
     def version(self, source: str, first: int, last: int) -> Hashable | None:
         """Changes when a row of the dates from ``first`` to ``last`` (days since the epoch, both included) does.

@@ -1,5 +1,5 @@
-"""The ledger's proof: per hour of ``received_at``, received = stored + duplicate + dead + forgotten + in flight, in each
-store.
+"""The ledger's proof: per hour of ``received_at``, received = stored + duplicate + dead + forgotten + retired + in flight, in
+each store.
 
 ``stored`` is counted in the stores themselves, ``in flight`` in the log's frames beyond each consumer's offset; the other
 counts were made durable in the same transactions as the rows that they count.
@@ -17,20 +17,21 @@ from eventmill.core.log import Count, Log
 from eventmill.core.schema import Hop, Topic
 
 STORES: Final = ("realtime", "lake")
-_TOTALS: Final = ("stored", "doubled", "in_flight", "missing", "forgotten")
+_TOTALS: Final = ("stored", "doubled", "in_flight", "missing", "forgotten", "retired")
 _READ_EVENTS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What one store holds of one hour: rows, distinct event ids; exact duplicates that compaction removed, and what was
-    forgotten, as far as the store itself tells."""
+    forgotten and retired, as far as the store itself tells."""
 
     hour: int
     rows: int
     distinct: int
     removed: int = 0
     forgotten: int = 0
+    retired: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class StoreBalance:
     in_flight: int
     missing: int
     forgotten: int = 0
+    retired: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class Audit:
         return sum(getattr(hour, name) for hour in self.hours)
 
     def store_total(self, store: str, name: str) -> int:
-        """The sum of one store's ``stored``, ``doubled``, ``in_flight``, ``missing`` or ``forgotten`` over all hours."""
+        """The sum of one store's ``stored``, ``doubled``, ``in_flight``, ``missing``, ``forgotten`` or ``retired`` over all
+        hours."""
         return sum(getattr(hour.stores[store], name) for hour in self.hours)
 
     def as_dict(self) -> dict[str, Any]:
@@ -139,11 +142,13 @@ def _hour(
     for name, entries in held.items():
         entry = entries.get(hour, Stored(hour, 0, 0))
         flying = flights[name].get(hour, 0)
-        # The lake's own table says what it has forgotten, the ledger what the real-time store has.
-        forgotten = hops[Hop.FORGOTTEN] if name == "realtime" else entry.forgotten
-        accounted = entry.rows + entry.removed + hops[Hop.DUPLICATE] + dead + flying + forgotten
+        # The lake's own tables say what it has forgotten and retired, the ledger what the real-time store has.
+        forgotten, retired = entry.forgotten, entry.retired
+        if name == "realtime":
+            forgotten, retired = hops[Hop.FORGOTTEN], hops[Hop.RETIRED]
+        accounted = entry.rows + entry.removed + hops[Hop.DUPLICATE] + dead + flying + forgotten + retired
         missing = hops[Hop.RECEIVED] - accounted
-        stores[name] = StoreBalance(entry.rows, entry.rows - entry.distinct, flying, missing, forgotten)
+        stores[name] = StoreBalance(entry.rows, entry.rows - entry.distinct, flying, missing, forgotten, retired)
     return HourBalance(hour, hops[Hop.RECEIVED], hops[Hop.ACCEPTED], hops[Hop.DUPLICATE], dead, stores)
 
 

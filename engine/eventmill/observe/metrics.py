@@ -36,6 +36,9 @@ QUERY_SECONDS: Final = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 STORED: Final = Counter("eventmill_events_stored", "Events stored", ["store"])
+RETIRED: Final = Counter(
+    "eventmill_rows_retired", "Rows that retention has taken, or moved to the cold tier", ["store", "rule"]
+)
 PROCESSED: Final = Counter("eventmill_events_processed", "Raw events taken by the processor")
 JUDGED: Final = Counter("eventmill_suspects_judged", "Suspects looked up exactly")
 SCHEMAS_REACHED: Final = Gauge(

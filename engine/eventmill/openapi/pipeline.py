@@ -25,7 +25,7 @@ from eventmill.openapi.parts import (
 _TAGS: Final = ["pipeline"]
 _STORES: Final = ("realtime", "lake")
 _DAMS: Final = nullable(text("Why the log takes no more just now"))
-_STORED: Final = ("stored", "doubled", "in_flight", "missing", "forgotten")
+_STORED: Final = ("stored", "doubled", "in_flight", "missing", "forgotten", "retired")
 _OF_LETTERS: Final = ("read", "replayed", "still_dead", "skipped")
 
 

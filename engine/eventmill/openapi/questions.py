@@ -187,8 +187,17 @@ def schemas() -> dict[str, Piece]:
                     description="Buckets of which a share is still expected",
                 ),
                 "cursor": nullable(text("Where the next page of a timeline begins")),
+                "kept": record(
+                    {
+                        "raw_from": text("Since when single events are all there", format="date-time"),
+                        "aggregates_from": text("Since when aggregates are", format="date-time"),
+                        "downsampled": {"type": "object", "description": "The same as `raw_from`, by event"},
+                    },
+                    optional=["downsampled"],
+                    description="Where events are retired: what there still is",
+                ),
             },
-            optional=["cursor", "complete_until", "provisional"],
+            optional=["cursor", "complete_until", "provisional", "kept"],
             additionalProperties=True,
         ),
         "Explanation": record(

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError, StoreError
+from eventmill.core.typed import Typed
 from eventmill.query.scan import EVENTS, Plan
 
 RESULT_BYTES_MAX: Final = 256_000_000
@@ -64,6 +65,11 @@ class Store(Protocol):
 
     def command(self, statement: str) -> None:
         """Run a statement of ours that answers nothing."""
+        ...
+
+    @property
+    def typed(self) -> Typed:
+        """The properties that have columns of their own."""
         ...
 
     def stored_through(self) -> int:

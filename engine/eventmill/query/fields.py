@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from eventmill.core.errors import QueryError
 from eventmill.core.ids import parse_event_id
+from eventmill.core.typed import NOTHING, Kind, Typed
 
 TEXT_COLUMNS: Final = (
     "event", "type", "device_id", "user_id", "anonymous_id", "message_id", "app_version", "platform", "os_version",
@@ -34,10 +35,11 @@ OPERATORS: Final = ("eq", "ne", "in", "not_in", *_COMPARISONS, "contains", "is_s
 
 
 class Parameters:
-    """The bound values of one statement."""
+    """The bound values of one statement. ``typed`` are the properties that have columns where it reads now."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
+        self.typed: Typed = NOTHING
 
     def bind(self, value: Any, kind: str) -> str:
         """The placeholder of ``value`` as ClickHouse type ``kind``."""
@@ -65,6 +67,8 @@ class Field:
 
     def text(self, parameters: Parameters) -> str:
         """SQL for its value as Nullable(String). JSON numbers, booleans, objects and arrays are their JSON text."""
+        if column := self._typed(Kind.WORD, parameters):
+            return f"CAST({column}, 'Nullable(String)')"
         if self.path:
             return self._extract("Nullable(String)", parameters)
         if self.column in TEXT_COLUMNS:
@@ -73,9 +77,18 @@ class Field:
 
     def number(self, parameters: Parameters) -> str:
         """SQL for its value as Nullable(Float64): a JSON number, a string that spells one, or 1 and 0 for true and false."""
+        if column := self._typed(Kind.NUMBER, parameters):
+            return column
         if self.path:
             return self._extract("Nullable(Float64)", parameters)
         return f"toNullable(toFloat64({self.column}))"
+
+    def _typed(self, kind: Kind, parameters: Parameters) -> str | None:
+        """The column that holds the same as the JSON does, if there is one."""
+        if self.column != "properties" or len(self.path) != 1:
+            return None
+        column = parameters.typed.column(self.path[0], kind)
+        return f"`{column}`" if column else None
 
     def _extract(self, kind: str, parameters: Parameters) -> str:
         keys = ", ".join(parameters.bind(key, "String") for key in self.path)

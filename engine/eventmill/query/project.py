@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from eventmill.core.lake_rollups import LAKE_ROLL_UPS
 from eventmill.core.lakefile import LakeFile
+from eventmill.core.retention import LakeView
+from eventmill.core.typed import Typed
 from eventmill.query.asker import LAKE, Store
 from eventmill.query.sql import DATABASE, TABLES
 
@@ -42,6 +44,23 @@ def lake_of(project: str, source: Callable[[], str | None]) -> Callable[[], str 
     def narrowed() -> str | None:
         whole = source()
         return None if whole is None else f"{begin}{whole}{end}"
+
+    return narrowed
+
+
+def view_of(project: str, view: Callable[[], LakeView | None]) -> Callable[[], LakeView | None]:
+    """The same of the lake and its aggregates."""
+
+    def narrowed() -> LakeView | None:
+        whole = view()
+        if whole is None:
+            return None
+        begin, end = _around(project)
+        minutes, sessions = (
+            None if source is None else f"(SELECT * FROM {source} WHERE {condition(project)})"
+            for source in (whole.minutes, whole.sessions)
+        )
+        return LakeView(f"{begin}{whole.events}{end}", minutes, sessions, whole.retired)
 
     return narrowed
 
@@ -85,6 +104,11 @@ class ProjectStore:
     def command(self, statement: str) -> None:
         """See ``Store``."""
         self._store.command(statement)
+
+    @property
+    def typed(self) -> Typed:
+        """See ``Store``."""
+        return self._store.typed
 
     def stored_through(self) -> int:
         """See ``Store``."""

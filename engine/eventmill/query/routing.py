@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from eventmill.core.lakefile import LakeFile
+from eventmill.core.retention import LakeView
+from eventmill.core.typed import NOTHING, Typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +22,18 @@ class Span:
 class Route:
     """Each bucket has one store: those before ``boundary`` the lake, the others the real-time store.
 
-    ``boundary`` is null when there is no lake to draw one. ``files`` are those of the lake's snapshot, null where nobody knows
-    them; ``is_rolled_up`` tells which of them need not be read for what roll-ups have.
+    ``boundary`` is null when there is no lake to draw one. ``typed``: the properties that have columns in the real-time store.
+    ``files`` are those of the lake's snapshot, null where nobody knows them; ``is_rolled_up`` tells which of them need not be
+    read for what roll-ups have. ``view`` has the aggregates that stand in for retired events.
     """
 
     lake: Span | None
     realtime: Span | None
     boundary: int | None
+    typed: Typed = NOTHING
     files: tuple[LakeFile, ...] | None = None
     is_rolled_up: Callable[[LakeFile], bool] = lambda _: False
+    view: LakeView | None = None
 
     @property
     def stores(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 import pyarrow as pa
 
+from eventmill.core.typed import NOTHING
 from eventmill.kernels.partition import OVERFLOW
 from eventmill.query.fields import Field, Parameters
 from eventmill.query.legs import DAY_MS, cut, of_spans, rows_of
@@ -32,6 +33,8 @@ class Plan:
 
     ``parts`` has the SELECT over each table that ClickHouse keeps, ``lake_rows`` how many of the lake's events are in the
     files that are read, or a statement that counts them (null: none). ``hint`` says what makes the question cheaper.
+    ``events`` are the only names that matter (null: all), ``aggregated`` tells that it needs no single events of the lake where
+    there are aggregates.
     """
 
     sql: str
@@ -39,6 +42,8 @@ class Plan:
     parts: dict[str, str]
     lake_rows: int | tuple[str, dict[str, Any]] | None
     hint: str = NARROW
+    events: Collection[str] | None = None
+    aggregated: bool = False
 
 
 class Question(Protocol):
@@ -93,6 +98,7 @@ class Scan:
         return " UNION ALL ".join(f"SELECT * FROM ({leg})" if end else leg for leg in legs)
 
     def _leg(self, source: str, span: Span, build: Build, end: str, by_date: bool = False) -> str:
+        self.parameters.typed = self._way.typed if source == EVENTS else NOTHING
         columns, conditions = build(self.parameters)
         dates_only = by_date and not span.start % DAY_MS and not span.end % DAY_MS
         where = [] if dates_only else [within([span], self.parameters)]
@@ -102,8 +108,8 @@ class Scan:
         where += [each for each in conditions if each != "1"]
         return f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(where)}{end}"
 
-    def plan(self, sql: str) -> Plan:
-        """The plan of a statement made of ``rows``."""
+    def plan(self, sql: str, *, aggregated: bool = False) -> Plan:
+        """The plan of a statement made of ``rows``; ``aggregated``: and of the lake's aggregates."""
         lake: int | tuple[str, dict[str, Any]] | None = None
         way = self._way
         if way.lake is not None and self._lake_source is not None:
@@ -111,7 +117,7 @@ class Scan:
                 lake = lake_rows(self._events, way.lake, self._lake_source)
             else:
                 lake = rows_of(of_spans(way.files, [way.lake], self._events))
-        return Plan(sql, self.parameters.values, self._parts, lake)
+        return Plan(sql, self.parameters.values, self._parts, lake, events=self._events, aggregated=aggregated)
 
 
 def within(spans: Sequence[Span], parameters: Parameters) -> str:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -19,6 +19,7 @@ from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError, StoreError
 from eventmill.core.lakefile import LakeFile
+from eventmill.core.retention import LakeView
 from eventmill.net.messages import Request, Response
 from eventmill.query import funnel, paths, retention, sessions, timeline, trends
 from eventmill.query.asker import LAKE, OUT_OF_TIME, Asker, Estimate, Store, TooManyRows
@@ -26,9 +27,10 @@ from eventmill.query.cache import AnswerCache, Kept, Key, key_of
 from eventmill.query.lanes import FairPool
 from eventmill.query.lateness import Lateness, finality
 from eventmill.query.live import LiveTail
-from eventmill.query.project import ProjectStore, files_of_project, lake_of
+from eventmill.query.project import ProjectStore, files_of_project, lake_of, view_of
 from eventmill.query.relative import absolute
 from eventmill.query.render import Answer, iso
+from eventmill.query.retired import kept_since, refuse
 from eventmill.query.routing import Route, route
 from eventmill.query.scan import Plan, Question
 from eventmill.query.select import Selects
@@ -66,6 +68,7 @@ class _Ready:
     sql: str
     parameters: dict[str, Any]
     run: Callable[[], tuple[pa.Table, dict[str, Any]]]
+    facts: dict[str, Any] = field(default_factory=dict)
     key: Callable[[], Key | None] = lambda: None
     finality: Callable[[], dict[str, Any]] = dict
 
@@ -75,8 +78,9 @@ class QueryService:
 
     Making one moves the process to the root directory. ``lake_source`` gives the lake as a FROM expression, or null while
     there is none; ``watermark`` the newest ``received_at`` in it (ms since the epoch), ``lake_size`` its ``bytes`` and
-    ``rows``; ``files_of`` the files that such an expression reads (null: it cannot say), ``is_rolled_up`` which of those are.
-    ``window_ms`` is how far back the real-time store answers; ``clock`` is now.
+    ``rows``; ``lake_view`` the lake together with the aggregates of what is retired; ``files_of`` the files that such an
+    expression reads (null: it cannot say), ``is_rolled_up`` which of those are. ``window_ms`` is how far back the real-time
+    store answers; ``clock`` is now.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class QueryService:
         window_ms: int,
         watermark: Callable[[], int | None] = lambda: None,
         lake_size: Callable[[], dict[str, int] | None] = lambda: None,
+        lake_view: Callable[[], LakeView | None] | None = None,
         files_of: Callable[[str], tuple[LakeFile, ...] | None] = lambda _: None,
         is_rolled_up: Callable[[LakeFile], bool] = lambda _: False,
         lake_version: LakeVersion = lambda _, __, ___: None,
@@ -109,6 +114,7 @@ class QueryService:
         self._window_ms = window_ms
         self._watermark = watermark
         self._lake_size = lake_size
+        self._lake_view = lake_view or (lambda: _without_aggregates(lake_source()))
         self._files_of = files_of
         self._is_rolled_up = is_rolled_up
         self._lake_version = lake_version
@@ -126,14 +132,14 @@ class QueryService:
 
         The cache is shared, too; a project's answers are kept under its name, and no other sees them.
         """
-        store, source, files_of = self._store, self._lake_source, self._files_of
+        store, source, view, files_of = self._store, self._lake_source, self._lake_view, self._files_of
         if project is not None:
-            store, source = ProjectStore(store, project), lake_of(project, source)
+            store, source, view = ProjectStore(store, project), lake_of(project, source), view_of(project, view)
             files_of = files_of_project(project, files_of)
         made = QueryService(
             store, source, config, window_ms=self._window_ms, watermark=self._watermark, lake_size=self._lake_size,
-            files_of=files_of, is_rolled_up=self._is_rolled_up, lake_version=self._lake_version, clock=self._clock,
-            pool=self._pool, caller=caller, project=project, cache=self.cache,
+            lake_view=view, files_of=files_of, is_rolled_up=self._is_rolled_up, lake_version=self._lake_version,
+            clock=self._clock, pool=self._pool, caller=caller, project=project, cache=self.cache,
         )  # fmt: skip
         made._selects = Selects(made._asker, self._lake_source, self._selects.shown)
         return made
@@ -235,7 +241,7 @@ class QueryService:
             "elapsed_ms": round((time.monotonic() - started) * 1_000, 3),
             "cached": cached,
         }
-        return Answer(kept.table, meta | ready.finality() | kept.meta)
+        return Answer(kept.table, meta | ready.facts | ready.finality() | kept.meta)
 
     def _asked(self, ready: _Ready, key: Key | None) -> Kept:
         """The stores' answer; kept when nothing that it depends on has changed while they were asked."""
@@ -276,15 +282,21 @@ class QueryService:
                 lambda: (self._selects.answer(query), {}),
             )  # fmt: skip
         question = self._question(kind, body)
-        source = self._lake_source()
-        way = self._route(question, source)
+        view = self._lake_view()
+        source = None if view is None else view.events
+        way = replace(self._route(question, source), view=view)
         plan = question.plan(way, source)
+        refuse(plan, way)
         boundary = None if way.boundary is None else iso(way.boundary)
         # Where the lake's files lie is nobody's business.
-        shown = plan.sql if source is None else plan.sql.replace(source, LAKE)
+        shown = plan.sql
+        for place, name in () if view is None else (
+            (view.events, LAKE), (view.minutes, "lake.events_1m"), (view.sessions, "lake.sessions")
+        ):  # fmt: skip
+            shown = shown if place is None else shown.replace(place, name)
         return _Ready(
             way.stores, boundary, lambda: self._asker.estimate(plan), shown, plan.parameters,
-            lambda: question.answer(self._asker.answer(plan)),
+            lambda: question.answer(self._asker.answer(plan)), kept_since(view),
             lambda: self._key(kind, question, source, way, plan, shown),
             lambda: self._finality(question),
         )  # fmt: skip
@@ -313,6 +325,7 @@ class QueryService:
             now=self._clock(),
             window_ms=self._window_ms,
         )
+        found = replace(found, typed=self._store.typed)
         if found.lake is None or source is None:
             return found
         return replace(found, files=self._files_of(source), is_rolled_up=self._is_rolled_up)
@@ -320,3 +333,7 @@ class QueryService:
     def close(self) -> None:
         """Wait for running queries and stop."""
         self._pool.close()
+
+
+def _without_aggregates(source: str | None) -> LakeView | None:
+    return None if source is None else LakeView(source)

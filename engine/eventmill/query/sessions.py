@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from eventmill.core.errors import QueryError
 from eventmill.core.schema import TIME
+from eventmill.query import retired
 from eventmill.query.body import (
     INTERVALS,
     LIMIT,
@@ -69,6 +70,14 @@ class Sessions:
             f"SELECT min(at) AS began, max(at) - min(at) AS length, count() AS size{label} "
             f"FROM ({scan.rows(self._build)}) GROUP BY session_id HAVING max(chosen) = 1"
         )
+        if self.aggregated and way.view is not None and way.view.sessions is not None and way.lake is not None:
+            parts = scan.rows(self._times)
+            old = retired.sessions(way.view, way.lake, scan.parameters)
+            each = (
+                "SELECT min(first) AS began, max(last) - min(first) AS length, sum(number) AS size FROM ("
+                f"SELECT session_id, min(at) AS first, max(at) AS last, count() AS number FROM ({parts}) GROUP BY session_id "
+                f"UNION ALL {old}) GROUP BY session_id"
+            )
         group = "time" if self.breakdown is None else "label, time"
         partials = (
             f"SELECT {group}, count() AS n, countIf(size = 1) AS single, sum(size) AS total, "
@@ -80,11 +89,21 @@ class Sessions:
             f"quantilesExactMerge({_LEVELS})(part) AS lengths"
         )
         if self.breakdown is None:
-            return scan.plan(f"SELECT time, {whole} FROM ({partials}) GROUP BY time ORDER BY time")
+            sql = f"SELECT time, {whole} FROM ({partials}) GROUP BY time ORDER BY time"
+            return scan.plan(sql, aggregated=self.aggregated)
         rows = ranked(partials, _PARTS, "sum(n)", self.limit, scan.parameters)
         return scan.plan(
             f"SELECT time, breakdown, {whole}, min(place) AS first FROM ({rows}) GROUP BY time, breakdown ORDER BY time, first"
         )
+
+    @property
+    def aggregated(self) -> bool:
+        """Whether it asks for nothing of a session but its times and its size, on whole days."""
+        days = self.span.start % INTERVALS["day"] == 0 and self.span.end % INTERVALS["day"] == 0
+        return days and self.breakdown is None and self.chosen == Selection(None, ())
+
+    def _times(self, parameters: Parameters) -> tuple[list[str], list[str]]:
+        return ["session_id", f"{AT} AS at"], []
 
     @property
     def _time(self) -> str:

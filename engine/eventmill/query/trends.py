@@ -13,8 +13,11 @@ from typing import Any, Final
 import pyarrow as pa
 
 from eventmill.core.errors import QueryError
+from eventmill.core.retention import LakeView
 from eventmill.core.rollup import DIMENSIONS, DISTINCT, DISTINCT_PRECISION, distinct_merge, distinct_state
 from eventmill.core.schema import TIME
+from eventmill.core.typed import NOTHING
+from eventmill.query import retired
 from eventmill.query.body import (
     INTERVALS,
     LIMIT,
@@ -28,7 +31,7 @@ from eventmill.query.body import (
 )
 from eventmill.query.conditions import Condition, read_filters
 from eventmill.query.fields import JSON_COLUMNS, NUMBER_COLUMNS, Field, Parameters, parse_field
-from eventmill.query.legs import Leg, lake_legs, of_files, of_spans, realtime_legs, rows_of
+from eventmill.query.legs import MINUTE_MS, Leg, lake_legs, of_files, of_spans, realtime_legs, rows_of
 from eventmill.query.routing import Route, Span
 from eventmill.query.scan import AT, BREAKDOWNS, EVENTS, LABELS, Plan, lake_rows, partitions, ranked, within
 
@@ -139,6 +142,11 @@ class Trends:
         fields = [*(of for each in self.filters for of in each.fields), *self.breakdown]
         return self.measure.of is None and all(of.name in DIMENSIONS for of in fields)
 
+    @property
+    def aggregated(self) -> bool:
+        """Whether the lake's aggregates by the minute have it, too."""
+        return self.rolls_up and self.asked.start % MINUTE_MS == 0 and self.asked.end % MINUTE_MS == 0
+
     def periods(self, part: Span) -> list[tuple[Span, int]]:
         """The stretches of ``part`` that lie in the period before and in the asked one, each with the time by which its events
         count later."""
@@ -171,7 +179,9 @@ class Trends:
         lake: int | tuple[str, dict[str, Any]] | None = lake_read if of_lake else None
         if of_lake and lake is None and way.lake is not None and lake_source is not None:
             lake = lake_rows(self.events, way.lake, lake_source)
-        return Plan(sql, parameters.values, tables, lake, hint=_HINT)
+        return Plan(
+            sql, parameters.values, tables, lake, hint=_HINT, events=self.events, aggregated=self.aggregated
+        )  # fmt: skip
 
     def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
         """With times as times; without a breakdown, counts and sums get their empty buckets. Running values go on in them."""
@@ -269,12 +279,16 @@ def _partial_queries(
     the rows that the latter read, null where nobody knows."""
     tables: dict[str, str] = {}
     lake: list[str] = []
+    if query.aggregated and way.lake is not None and way.view is not None and way.view.minutes is not None:
+        lake.append(_aggregates(query, way.view, way.lake, parameters))
     if way.realtime is not None:
+        parameters.typed = way.typed
         for leg in realtime_legs(query.periods(way.realtime), query.bucket_ms, rolls_up=query.rolls_up):
             name = EVENTS if leg.table is None else leg.table.name
             tables[name] = _leg(query, leg, EVENTS, parameters)
     if way.lake is None or lake_source is None:
         return tables, lake, 0
+    parameters.typed = NOTHING
     rows: int | None = 0
     for leg in lake_legs(way, query.periods(way.lake), query.bucket_ms, query.events, rolls_up=query.rolls_up):
         sql = _leg(query, leg, lake_source, parameters, lake=True)
@@ -285,6 +299,17 @@ def _partial_queries(
         files = of_spans(way.files or (), leg.spans, query.events) if leg.files is None else leg.files
         rows = None if rows is None or way.files is None else rows + rows_of(files)
     return tables, lake, rows
+
+
+def _aggregates(query: Trends, view: LakeView, span: Span, parameters: Parameters) -> str:
+    """Of the events that are retired."""
+    conditions = [
+        f"minute >= toDateTime({parameters.bind(span.start // 1_000, 'UInt32')}, 'UTC')",
+        f"minute < toDateTime({parameters.bind(span.end // 1_000, 'UInt32')}, 'UTC')",
+    ]
+    bucket = _bucket(query, "toInt64(toUnixTimestamp(minute)) * 1000")
+    source = retired.minutes(view, span, parameters)
+    return _grouped(query, bucket, query.measure.rolled_up_part(), "sum(events)", source, conditions, parameters)
 
 
 def _leg(query: Trends, leg: Leg, source: str, parameters: Parameters, *, lake: bool = False) -> str:

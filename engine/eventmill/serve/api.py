@@ -93,6 +93,10 @@ class EngineApi:
                 return Response.json(200, await planning)
             if request.path == "/v1/compact":
                 return Response.json(200, await asyncio.to_thread(self._engine.compact))
+            if request.path == "/v1/retain" and request.method == "POST":
+                dry_run = bool(request.query.get("dry_run"))
+                work = self._engine.planned_retention if dry_run else self._engine.retain
+                return Response.json(200, await asyncio.to_thread(work))
         except QueryError as error:
             return Response.error(400, str(error))
         except EventmillError as error:

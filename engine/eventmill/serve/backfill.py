@@ -45,9 +45,10 @@ def backfill(
     if into.exists() and any(into.iterdir()):
         raise ConfigError(f"{into} is not empty; name a fresh folder by --into")
     schemas = replace(config.schemas, folder=config.schemas.folder or str(config.data / "schemas"))
-    # The lake that the settings name is the one that is there already; a fresh folder has its own.
+    # The stores that the settings name are those that are there already; a fresh folder has its own.
     lake = replace(config.lake, warehouse="", catalog="")
-    fresh = replace(config, data=into.absolute(), schemas=schemas, lake=lake, kafka=KafkaConfig())
+    realtime = replace(config.realtime, url="", cluster="")
+    fresh = replace(config, data=into.absolute(), schemas=schemas, lake=lake, realtime=realtime, kafka=KafkaConfig())
     source = open_existing(config)
     with DataFolder(fresh.data):
         try:

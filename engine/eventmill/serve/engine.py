@@ -20,6 +20,7 @@ from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
 from eventmill.core.errors import LogUnavailable, StateError
 from eventmill.core.redact import Redaction
+from eventmill.core.retention import rules
 from eventmill.core.schema import Hop, Reason, Topic
 from eventmill.core.tail import Tail
 from eventmill.core.tombstones import Tombstones, recorded
@@ -34,6 +35,7 @@ from eventmill.process.dimensions.source import open_dimensions
 from eventmill.process.replay import Rules, Wanted, replay_dead
 from eventmill.process.rescue import Rescue
 from eventmill.process.schemas.book import SchemaBook
+from eventmill.process.schemas.ruling import Ruling
 from eventmill.process.schemas.sources import open_source
 from eventmill.query.cache import AnswerCache
 from eventmill.query.callers import Callers
@@ -44,9 +46,11 @@ from eventmill.serve.engine_log import REPLAY, open_log
 from eventmill.serve.forgetting import resume_running
 from eventmill.serve.mend import mended
 from eventmill.serve.processing import build_processing
+from eventmill.serve.retain import planned, retain
+from eventmill.serve.typed import typed_of
 from eventmill.serve.worker import Worker
 from eventmill.sinks.realtime.lake_rollups import LakeRollUps
-from eventmill.sinks.realtime.store import RealtimeStore
+from eventmill.sinks.realtime.open import open_store
 from eventmill.sinks.runner import LakeRunner, RealtimeRunner
 
 logger = logging.getLogger(__name__)
@@ -54,6 +58,10 @@ logger = logging.getLogger(__name__)
 _UPKEEP_S: Final = 15.0
 _DRAIN_S: Final = 60.0
 _FLUSH_S: Final = 600.0
+#: The first retention after a start; then they follow at their interval.
+_FIRST_RETAIN_S: Final = 300.0
+#: How long the lake may take to have what the real-time store has.
+_CATCH_UP_S: Final = 30.0
 _CONSUMERS: Final = (
     (groups.PROCESS, Topic.RAW),
     (groups.RESCUE, Topic.SUSPECTS),
@@ -81,7 +89,7 @@ class Stores:
 
     def __init__(self, config: Config) -> None:
         self.log = open_log(config, name="sink")
-        self.realtime = RealtimeStore(config.realtime_dir)
+        self.realtime = open_store(config)
         self.lake = Lake(config.lake_dir, config.lake.partitions_max, settings=config.lake)
         self.lake_rollups = LakeRollUps(self.realtime)
         self.tombstones = Tombstones(recorded(self.log).tombstones)
@@ -131,12 +139,16 @@ class Engine:
 
     def __init__(self, config: Config, *, processes: bool = True) -> None:
         self.config = config
+        rules(config)  # what cannot be is an error at the start
         self._redaction = Redaction(config.dead.redact)
         self.stores = Stores(config)
         self.fatal: tuple[str, Exception] | None = None
         self.stopped = threading.Event()
         self._hurry = threading.Event()
         self._replaying = threading.Lock()
+        #: Held by whoever deletes from the stores, or compares them with the ledger.
+        self.alone = threading.Lock()
+        self._declared: Ruling | None = None
         self._compacted: dict[str, Any] | None = None
         log = self.stores.log
         tail = Tail((groups.REALTIME, groups.LAKE))
@@ -172,10 +184,12 @@ class Engine:
             window_ms=parse_duration_ms(config.realtime.window),
             watermark=self.stores.lake.watermark,
             lake_size=self.stores.lake.size,
+            lake_view=self.stores.lake.asked,
             files_of=self.stores.lake.files_of,
             is_rolled_up=self.stores.lake_rollups.has,
             lake_version=self.stores.lake.version,
-            cache=AnswerCache(config.query.cache_bytes_max, caching.Counted()),
+            # The versions of what is on the other servers of a cluster are not seen from one of them.
+            cache=AnswerCache(0 if config.realtime.cluster else config.query.cache_bytes_max, caching.Counted()),
         )
         self.callers = Callers(self.query, parse(config.access.keys))
         self._workers = [
@@ -229,6 +243,10 @@ class Engine:
         return self._rescue.step(timeout_s) if self._rescue is not None else 0
 
     def _step_realtime(self, timeout_s: float) -> int:
+        latest = self.book.latest()
+        if latest is not None and latest is not self._declared:
+            self._declared = latest
+            self.stores.realtime.declare(typed_of(latest.schemas))
         return self._realtime.step(timeout_s, hurry=self._hurry.is_set)
 
     def _step_lake(self, timeout_s: float) -> int:
@@ -244,7 +262,7 @@ class Engine:
 
     def audit(self) -> Audit:
         """The ledger's proof, with all consumers paused."""
-        with self.quiet():
+        with self.alone, self.quiet():
             return self.stores.audit()
 
     def in_flight(self) -> dict[str, int]:
@@ -300,7 +318,9 @@ class Engine:
     def _run_upkeep(self) -> None:
         compacted = time.monotonic()
         every_s = parse_duration_ms(self.config.lake.compact_interval) / 1000
-        while not self._upkeep_stop.wait(min(_UPKEEP_S, every_s)):
+        retain_s = parse_duration_ms(self.config.retention.interval) / 1000
+        retained = compacted + min(_FIRST_RETAIN_S, retain_s) - retain_s
+        while not self._upkeep_stop.wait(min(_UPKEEP_S, every_s, retain_s)):
             try:
                 self.status()
                 self.trim_log()
@@ -309,6 +329,9 @@ class Engine:
                 if time.monotonic() - compacted >= every_s:
                     compacted = time.monotonic()
                     self.compact()
+                if time.monotonic() - retained >= retain_s:
+                    retained = time.monotonic()
+                    self.retain()
             except LogUnavailable as error:
                 logger.warning("upkeep waits for the log: %s", error)
             except Exception:
@@ -330,6 +353,15 @@ class Engine:
         report["rolled_up"] = self.stores.roll_up(self._upkeep_stop.is_set)
         self._compacted = {"at": now_ms(), "seconds": round(time.monotonic() - started, 3), "report": report}
         return report
+
+    def retain(self) -> dict[str, Any]:
+        """Roll up and drop what is old, move what is cold, as ``[retention]`` says."""
+        with self.alone:
+            return retain(self.stores, self.config, now_ms(), catch_up_s=_CATCH_UP_S)
+
+    def planned_retention(self) -> dict[str, Any]:
+        """What ``retain`` would do."""
+        return planned(self.stores, self.config, now_ms())
 
     def wait_stored(self, timeout_s: float) -> bool:
         """Wait until everything on the log stands in both stores."""

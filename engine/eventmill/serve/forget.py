@@ -25,9 +25,10 @@ from eventmill.core.log import Count, Frame, Log, StoredFrame
 from eventmill.core.schema import DEAD, Hop, Topic
 from eventmill.core.tombstones import Tombstone, Tombstones, digest, record, recorded
 from eventmill.lake.compact import compact
-from eventmill.lake.forget import covered
+from eventmill.lake.forget import count_aggregates, covered, forget_aggregates
 from eventmill.lake.maintain import maintain
 from eventmill.lake.table import Lake
+from eventmill.serve import retain
 from eventmill.sinks.realtime import forget as realtime
 from eventmill.sinks.realtime.store import RealtimeStore
 
@@ -78,6 +79,7 @@ def survey(stores: _Stores, wanted: Tombstone) -> dict[str, Any]:
     return {
         "realtime": realtime.count(stores.realtime, wanted),
         "lake": {"files": len(rows), "rows": sum(map(len, rows.values()))},
+        "aggregates": count_aggregates(stores.lake, wanted),
         "topics": topics,
     }
 
@@ -115,6 +117,7 @@ def _carry_out(
     stores: _Stores, config: Config, wanted: Tombstone, receipt: dict[str, Any], checkpoint: Callable[[str], None]
 ) -> dict[str, Any]:
     _refuse_open_inserts(stores.log)
+    retain.resume(stores)  # what is counted as retired is not to be counted as forgotten, too
     known = recorded(stores.log)
     if all(each.id != wanted.id for each in known.tombstones):
         with stores.log.transaction() as transaction:
@@ -131,6 +134,7 @@ def _carry_out(
     realtime.delete(stores.realtime, wanted)
     checkpoint("realtime")
     compact(stores.lake, gap_ms=parse_duration_ms(config.process.session_gap), now_ms=now_ms(), forget=wanted)
+    forget_aggregates(stores.lake, wanted)
     checkpoint("lake")
     # What held the rows must go now, and not when its time has come.
     tidied = maintain(stores.lake, now_ms=now_ms(), snapshots_kept=1, grace_ms=0)
@@ -144,6 +148,7 @@ def _carry_out(
         "lake": {
             **counted["lake"], "files_deleted": tidied.files_removed, "snapshots_expired": tidied.snapshots_expired
         },
+        "aggregates": counted.get("aggregates", {"files": 0, "events": 0}),
         "topics": counted["topics"],
         "dead_letters": counted["topics"][Topic.DEAD]["events"],
         "left_to_retention": kept,

@@ -37,14 +37,14 @@ def forget_running(engine: Engine, wanted: Tombstone, *, dry_run: bool) -> dict[
     """In an engine: all that is on its way is stored first, then nothing is consumed until it is done."""
     if not engine.flush():
         raise StoreError("the engine could not store what the log holds; see its messages, and forget again")
-    with engine.quiet():
+    with engine.alone, engine.quiet():
         return _forget(engine.stores, engine.config, wanted, dry_run)
 
 
 def resume_running(engine: Engine) -> None:
     """End what a crash has interrupted, if anything."""
     if forget.pending(engine.config) and engine.flush():
-        with engine.quiet():
+        with engine.alone, engine.quiet():
             forget.resume(engine.stores, engine.config)
 
 

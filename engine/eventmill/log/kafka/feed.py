@@ -105,6 +105,7 @@ class Feed:
                 )
 
     def _poll(self, timeout_s: float) -> bool:
+        """Whether there was anything; that a partition had ended for a moment stands between the messages, and is something."""
         with asking(f"reading {self._name}"):
             message = self._consumer.poll(timeout_s)
         if message is None:
@@ -112,7 +113,7 @@ class Feed:
         error = message.error()
         if error is not None:
             self._hear(error, message)
-            return False
+            return True
         stored = messages.stored(self._topic, message)
         self._buffers[stored.partition].append(stored)
         self._fetched[stored.partition] = stored.offset + 1

@@ -55,6 +55,10 @@ class Connections(Protocol):
         self, kind: str, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
     ) -> list[list[str]]: ...
 
+    def settle(self) -> None:
+        """Wait until no insert of an earlier process runs any more."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -113,6 +117,9 @@ class Clients:
             # Without a format: ClickHouse would take it for a part of the explained statement.
             answer = client.raw_query(f"EXPLAIN {kind} {statement}", dict(parameters) if parameters else None)
         return [line.split("\t") for line in answer.decode("utf-8", "replace").splitlines()]
+
+    def settle(self) -> None:
+        """In a process of its own the engine ends with whoever was inserting."""
 
     def _arrow(self, limits: Settings, statement: str, parameters: Mapping[str, Any] | None) -> pa.Table:
         with self._borrow(limits) as client:

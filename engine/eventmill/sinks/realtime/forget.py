@@ -16,6 +16,8 @@ from eventmill.sinks.realtime.store import RealtimeStore
 
 _HOURS: Final = "toInt64(toUnixTimestamp(toStartOfHour(received_at))) * 1000"
 
+_LENGTH_S: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
+
 
 def condition(tombstone: Tombstone) -> str:
     """What it covers of ``eventmill.events``, as SQL; the same as ``Tombstone.mask``. It holds no text that anybody chose."""
@@ -51,11 +53,14 @@ def count(store: RealtimeStore, tombstone: Tombstone) -> dict[str, Any]:
 
 
 def delete(store: RealtimeStore, tombstone: Tombstone) -> None:
-    """Delete the rows, and put the roll-ups right where the events that they were made of are all there; of older ones the
-    numbers stay, without the user's id. Safe to repeat. Raises ``StoreError``."""
+    """Delete the rows, and put the roll-ups right where the events that they were made of are all there. Of retired events
+    the numbers go where all of a minute, an hour or a day is covered; else they stay, without the user's id. Safe to repeat.
+    Raises ``StoreError``."""
     where = condition(tombstone)
     for table in store.roll_ups:
         _put_right(store, table, where)
+        if tombstone.user is None and table is not ddl.SESSIONS:
+            _drop_whole(store, table, tombstone)
     if tombstone.user is not None:
         # A session that the user's id stands in no longer has an event of theirs before the tombstone: see above.
         store.command(
@@ -65,6 +70,22 @@ def delete(store: RealtimeStore, tombstone: Tombstone) -> None:
             "SETTINGS mutations_sync = 2"
         )
     store.command(f"ALTER TABLE {ddl.EVENTS} DELETE WHERE {where} SETTINGS mutations_sync = 2")
+
+
+def _drop_whole(store: RealtimeStore, table: RollUp, tombstone: Tombstone) -> None:
+    """Rows of which every event is covered go, also where the events themselves are retired."""
+    column, length_s = table.keys[0], _LENGTH_S[table.keys[0]]
+    start = f"toInt64(toUnixTimestamp(toDateTime({column}, 'UTC')))"
+    end_s = min(tombstone.before_ms, tombstone.before_ms if tombstone.to_ms is None else tombstone.to_ms) // 1_000
+    terms = [f"{start} + {length_s} <= {end_s}"]
+    if tombstone.from_ms is not None:
+        terms.append(f"{start} >= {-(-tombstone.from_ms // 1_000)}")
+    if tombstone.event is not None:
+        terms.append(f"event = unhex('{tombstone.event.encode().hex()}')")
+    where = " AND ".join(terms)
+    found = store.query_arrow(f"SELECT count() FROM {table.name} WHERE {where}")
+    if found.column(0)[0].as_py():
+        store.command(f"ALTER TABLE {table.name} DELETE WHERE {where} SETTINGS mutations_sync = 2")
 
 
 def _put_right(store: RealtimeStore, table: RollUp, where: str) -> None:

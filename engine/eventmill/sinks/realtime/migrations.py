@@ -81,10 +81,17 @@ def _filled(*roll_ups: RollUp) -> Callable[[Shape], list[str]]:
     return statements
 
 
+def _recoded(shape: Shape) -> list[str]:
+    kinds = {column.name: column.kind for column in ddl.EVENTS_TABLE.columns}
+    changes = ", ".join(f"MODIFY COLUMN {name} {kinds[name]} {codec}" for name, codec in ddl.CODECS.items())
+    return [f"ALTER TABLE {shape.stored(ddl.EVENTS)}{shape.on} {changes}"]
+
+
 MIGRATIONS: Final = (
     Migration(1, "events, minutes, sessions", _tables(ddl.EVENTS_TABLE, ddl.MINUTES.table, ddl.SESSIONS.table)),
     Migration(2, "hours and days", _filled(ddl.HOURS, ddl.DAYS)),
     Migration(3, "numbers of declared properties", _tables(*(each.table for each in ddl.NUMBERS))),
+    Migration(4, "codecs by measure", _recoded),
 )
 NEWEST: Final = MIGRATIONS[-1].version
 

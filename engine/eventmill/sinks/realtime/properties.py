@@ -7,6 +7,7 @@ anew.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
@@ -60,21 +61,18 @@ class Properties:
     def make(self) -> None:
         """Bring it about. The views must be detached, and every insert must have come to its end."""
         changes = self.changes
-        for each in changes:
-            if each.name not in self.typed.properties:
-                column = ddl.typed_column(Typed.of([each]), each.name)
-                comment = _comment(TypedProperty(each.name, each.kind, ()))
-                for statement in self._shape.alter(
-                    ddl.EVENTS,
-                    f"ADD COLUMN IF NOT EXISTS {column.name} {column.kind} {_commented(column.tail, comment)}",
-                ):
-                    self._clients.command(statement)
+        added = [each for each in changes if each.name not in self.typed.properties]
+        if added:
+            self._alter(_addition(each) for each in added)
         new = Typed.of(self._new(each) for each in changes if each.kind is Kind.NUMBER)
         self._fill(Typed.of(each for each in new.properties.values() if each.events))
-        for each in changes:
-            for statement in self._shape.alter(ddl.EVENTS, f"COMMENT COLUMN `{each.column}` {_comment(each)}"):
-                self._clients.command(statement)
+        self._alter(f"COMMENT COLUMN `{each.column}` {_comment(each)}" for each in changes)
         self.typed = self._read()
+
+    def _alter(self, parts: Iterable[str]) -> None:
+        """One statement for all: each is a change of the table's metadata."""
+        for statement in self._shape.alter(ddl.EVENTS, ", ".join(parts)):
+            self._clients.command(statement)
 
     def _new(self, each: TypedProperty) -> TypedProperty:
         there = self.typed.properties.get(each.name)
@@ -111,10 +109,13 @@ def _comment(each: TypedProperty) -> str:
     return literal(told)
 
 
-def _commented(tail: str, comment: str) -> str:
-    """A comment stands between default and codec."""
-    default, _, codec = tail.rpartition(" CODEC")
-    return f"{default} COMMENT {comment} CODEC{codec}"
+def _addition(each: TypedProperty) -> str:
+    """The column, as nobody's yet. Parts from before it have no such file: their rows get it from the JSON."""
+    nobodys = _comment(TypedProperty(each.name, each.kind, ()))
+    return (
+        f"ADD COLUMN IF NOT EXISTS `{each.column}` {each.kind.stored} DEFAULT {each.extract} COMMENT {nobodys} "
+        "CODEC(ZSTD(1))"
+    )
 
 
 def _described(comment: str) -> TypedProperty:

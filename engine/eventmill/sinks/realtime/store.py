@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -124,20 +125,29 @@ class RealtimeStore:
 
     def declare(self, wanted: Typed) -> None:
         """Give each of these properties a column, and the numbers among them a place in the roll-ups, from the oldest event
-        on. Columns that are there stay. While the fate of an insert is unknown it waits for the next one. Raises
-        ``StoreError``; safe to repeat."""
+        on. Columns that are there stay. While the fate of an insert is unknown it waits for the next one; where it
+        fails (no right to, say) that is logged, and tried again after the next insert."""
         with self._insert_lock:
             self._properties.want(wanted)
-            if self._stored_through is not None:
+            if self._stored_through is None:
+                return
+            try:
                 self._declare()
+            except StoreError as error:
+                logger.warning("declared properties get no columns of their own: %s", error)
 
     def _declare(self) -> None:
-        if self._properties.changes:
-            self._run(ddl.detach_views(self.shape))
-            try:
-                self._properties.make()
-            finally:
-                self._attach(self.typed)
+        """Do what ``declare`` has left to do; every insert has come to its end. An error in between leaves the views in doubt,
+        and so the next insert's fate as well."""
+        if not self._properties.changes:
+            return
+        known, self._stored_through = self._stored_through, None
+        self._run(ddl.detach_views(self.shape))
+        try:
+            self._properties.make()
+        finally:
+            self._attach(self.typed)
+        self._stored_through = known
 
     def insert(self, batch: pa.RecordBatch | pa.Table, token: str) -> None:
         """Store the rows (EVENT's columns and uint64 ``log_offset``, in its order) exactly once.
@@ -154,7 +164,10 @@ class RealtimeStore:
             if self._stored_through is not None and last <= self._stored_through:
                 return
             certain, self._stored_through = self._stored_through is not None or bool(self.shape.cluster), None
+            if self.shape.cluster:
+                self._attach(self.typed)
             if not certain:
+                self._clients.settle()
                 self._refuse_foreign(last)
                 self._run(ddl.detach_views(self.shape))
             for number, piece in enumerate(pieces(rows)):
@@ -167,7 +180,11 @@ class RealtimeStore:
             self._stored_through = last
             with self._known_lock:
                 self._known_through = last
-            self._declare()
+            try:
+                self._declare()
+            except StoreError as error:
+                # The rows are stored; that is what was asked for.
+                logger.warning("declared properties get no columns of their own: %s", error)
 
     def stored_through(self) -> int:
         """The newest log offset of which all rows are stored; -1 = none. A query the first time only."""
@@ -204,6 +221,12 @@ class RealtimeStore:
         """Run a SELECT of ours. ``parameters`` are bound where it says ``{name:Type}``. Raises ``StoreError`` with a code."""
         return self._clients.query(sql, parameters, settings)
 
+    def query_rows(
+        self, rows: pa.Table, sql: Callable[[str], str], settings: Mapping[str, Any] | None = None
+    ) -> pa.Table:
+        """Run the SELECT that ``sql`` makes of a FROM expression for ``rows``. Raises ``StoreError`` with a code."""
+        return self._clients.query(sql(self._clients.source), None, settings, rows)
+
     def query_readonly(self, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> pa.Table:
         """Run a SELECT of somebody else, on a connection that cannot write and is held to ``settings`` (limits).
 
@@ -216,6 +239,12 @@ class RealtimeStore:
     ) -> list[list[str]]:
         """Rows of ``EXPLAIN kind`` as text, on a connection as in ``query_readonly``."""
         return self._clients.explain_readonly(kind, sql, parameters, settings)
+
+    @contextmanager
+    def nothing_inserted(self) -> Iterator[None]:
+        """No insert runs inside the block."""
+        with self._insert_lock:
+            yield
 
     def command(self, statement: str) -> None:
         """Run a statement of ours that answers nothing."""
