@@ -24,6 +24,7 @@ from eventmill.core.schema import EVENT, WORD, Flag
 from eventmill.kernels.gather import Parts
 from eventmill.kernels.sessionize import device_hashes, sessions_of_hashes
 from eventmill.lake import offsets
+from eventmill.lake.aggregates import retired
 from eventmill.lake.compact import CompactReport, groups_of, packs_of, stage_replacement
 from eventmill.lake.duplicates import HOUR_MS, words
 from eventmill.lake.files import DAY_MS, ROW_GROUP, FileWriter, parquet_metadata, placed, remove, require, write_file
@@ -69,6 +70,8 @@ def _group(spark: Any, lake: LakeTable, new: set[str], gap_ms: int, entries: dic
     try:
         gone = {row.file: row for row in removed.groupBy("file").count().collect()}
         dates |= {files[index].date + days for index in gone for days in range(gap_ms // DAY_MS + 2)}
+        frozen_before = retired(table).sessions_frozen_before
+        dates = {date for date in dates if date >= frozen_before}
         sessions = rows.changed_sessions(removed, dates, gap_ms).persist()
         try:
             changed = {row.file: row["count"] for row in sessions.groupBy("file").count().collect()}
