@@ -53,6 +53,8 @@ KINDS: Final[dict[str, Callable[[Any, int, int], Question]]] = {
     "paths": lambda body, _, __: paths.parse(body),
 }
 _ALL: Final = ", ".join((*KINDS, SQL))
+#: What ``explain`` may be.
+_EXPLAIN: Final = ("", "0", "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +161,13 @@ class QueryService:
 
     async def submit(self, kind: str, body: Any, request: Request) -> Response:
         """The answer to a question of a known kind, in its turn; ``request`` says in which form, and whether to explain."""
+        if request.query.get("explain", "0") not in _EXPLAIN:
+            return Response.error(
+                400, f"explain is {request.query['explain'][:100]!r}; 1 explains the question, 0 asks it"
+            )
         if not self._places.acquire(blocking=False):
             return self._crowded()
-        explains = request.query.get("explain", "0") not in ("", "0")
+        explains = request.query.get("explain", "0") == "1"
         accept = request.headers.get("accept", "")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._lane, self._respond, kind, body, accept, explains)
