@@ -372,6 +372,11 @@ def build(data: Path, month: Month, *, seconds_max: float = float("inf"), quiet:
     return done == total
 
 
+def this_hour() -> int:
+    """Its beginning, in ms."""
+    return now_ms() // HOUR_MS * HOUR_MS
+
+
 def parse_end(text: str) -> int:
     """ISO 8601 in UTC as ms."""
     return int(np.datetime64(text.removesuffix("Z"), "ms").astype(np.int64))
@@ -382,7 +387,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.month", description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--events", type=int, default=50_000_000)
-    parser.add_argument("--end", type=parse_end, default=now_ms() // HOUR_MS * HOUR_MS, help="ISO 8601; by default now")
+    parser.add_argument("--end", type=parse_end, default=this_hour(), help="ISO 8601; by default now")
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--realtime-days", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after that; run again to go on")

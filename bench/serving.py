@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,14 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(data: Path, *arguments: str) -> Iterator[Served]:
+def serving(data: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
     """``eventmill serve`` over a folder, ready; stopped at the end."""
-    data.mkdir(parents=True)
+    data.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "eventmill", "serve", "--data", str(data), "--port", "0", *arguments]
     with (data / "serve.log").open("w") as messages:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=messages, text=True, env={**os.environ, **(environment or {})}
+        )
     line = process.stdout.readline() if process.stdout else ""
     if not line.startswith("ready "):
         raise SystemExit(f"serve did not start:\n{(data / 'serve.log').read_text()[-2000:]}")

@@ -16,10 +16,13 @@ from bench.decode import make_events, to_bodies  # noqa: E402
 from bench import capacity, peers, report  # noqa: E402
 from testbed.kafka import Kafka  # noqa: E402
 
+#: What starts a group of processors, or a browser.
+SLOW = ("groups", "transactions", "users")
+
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.soak) if name in ("groups", "transactions") else name for name in NAMES],
+    [pytest.param(name, marks=pytest.mark.soak) if name in SLOW else name for name in NAMES],
 )
 def test_it_runs(name, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench", "--smoke", name])

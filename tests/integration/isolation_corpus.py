@@ -26,6 +26,10 @@ SQL = [
     "SELECT project, sum(events) FROM numbers_1m GROUP BY project ORDER BY ALL",
     "SELECT DISTINCT project FROM sessions ORDER BY ALL",
     "SELECT DISTINCT project FROM lake.events ORDER BY ALL",
+    "SELECT DISTINCT project FROM all_events ORDER BY ALL",
+    "SELECT count(), max(event), uniqExact(country), min(timestamp), max(timestamp) FROM eventmill.all_events",
+    "SELECT count() FROM all_events WHERE project = 'bank' OR 1",
+    "SELECT count() FROM events WHERE event_id IN (SELECT event_id FROM all_events WHERE country = 'bank-secret')",
     "SELECT count() FROM events PREWHERE 1 WHERE 1",
     "SELECT count() FROM events AS e WHERE e.project = 'bank' OR 1",
     "SELECT count() FROM events WHERE project = 'bank'",
@@ -73,6 +77,9 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
 #: What must be refused, or told nothing of anybody else.
 ATTACKS = [
     "SELECT * FROM events WHERE project = 'bank'",
+    "SELECT * FROM all_events WHERE project = 'bank'",
+    "SELECT throwIf(project = 'bank', 'bank') FROM all_events",
+    "SELECT toUInt8(country) FROM all_events",
     "SELECT count() FROM events SETTINGS additional_table_filters = {}",
     "SELECT count() FROM (SELECT * FROM events SETTINGS additional_table_filters = {'x': '1'})",
     "SET additional_table_filters = {}",

@@ -29,6 +29,12 @@ WORKS = [
     "SELECT count(events.event), sum(s.events) FROM events, sessions AS s WHERE s.session_id = events.session_id",
     "SELECT count() FROM (SELECT event FROM events EXCEPT SELECT event FROM lake.events)",
     "SELECT 1 WHERE 0",
+    "SELECT count(), uniqExact(event_id) FROM all_events",
+    "WITH x AS (SELECT event, count() AS c FROM all_events GROUP BY event) SELECT max(c) FROM x",
+    "SELECT a.event, count() FROM all_events AS a INNER JOIN sessions USING (session_id) GROUP BY 1 ORDER BY 1",
+    "SELECT count() FROM eventmill.all_events WHERE user_id IN (SELECT user_id FROM all_events WHERE flags = 1)",
+    "SELECT event, timestamp, count() OVER (PARTITION BY event) FROM all_events ORDER BY event_id LIMIT 3 OFFSET 2",
+    "SELECT count() FROM (SELECT event_id FROM all_events EXCEPT SELECT event_id FROM lake.events)",
 ]
 
 REFUSED = [
@@ -80,6 +86,10 @@ REFUSED = [
     "SELECT * FROM lake.snapshots",
     "SELECT * FROM a.b.c",
     "SELECT * FROM secrets",
+    "SELECT * FROM default.all_events",
+    "SELECT * FROM lake.all_events",
+    "SELECT * FROM all_events_view",
+    "SELECT * FROM all_events, system.one",
     "SELECT * FROM events_view",
     "SELECT 1 FROM events, system.one",
     "SELECT * FROM events JOIN system.one ON 1",

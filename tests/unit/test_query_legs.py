@@ -54,7 +54,8 @@ def test_files_that_are_not_rolled_up_are_read_and_no_others():
     new = replace(one, name="b.parquet", compacted=False)
     elsewhere = replace(one, name="c.parquet", date=9, start_ms=9 * DAY, end_ms=9 * DAY + 1)
     other = replace(one, name="d.parquet", group="purchase")
-    way = Route(Span(0, DAY), None, DAY, (one, new, elsewhere, other), lambda file: file.compacted)
+    files = (one, new, elsewhere, other)
+    way = Route(Span(0, DAY), None, DAY, files=files, is_rolled_up=lambda file: file.compacted)
     rolled, raw = lake_legs(way, [(Span(0, DAY), 0)], DAY, ["tap"], rolls_up=True)
     assert (rolled.table, rolled.files) == (LAKE_DAYS, (one,))
     assert (raw.table, raw.spans, raw.files) == (None, (Span(0, DAY),), (new,))
@@ -63,6 +64,6 @@ def test_files_that_are_not_rolled_up_are_read_and_no_others():
 @pytest.mark.parametrize("change", [{"files": None}, {"is_rolled_up": lambda _: False}])
 def test_without_roll_ups_all_events_are_read(change):
     file = LakeFile("a.parquet", 0, "tap", 10, 1, 5, DAY - 1, compacted=True)
-    way = replace(Route(Span(0, DAY), None, DAY, (file,), lambda _: True), **change)
+    way = replace(Route(Span(0, DAY), None, DAY, files=(file,), is_rolled_up=lambda _: True), **change)
     (leg,) = lake_legs(way, [(Span(0, DAY), 0)], DAY, None, rolls_up=True)
     assert (leg.table, leg.spans, leg.files) == (None, (Span(0, DAY),), None)

@@ -20,6 +20,7 @@ from eventmill.lake.aggregates import Aggregates, AggregateTable, retired
 from eventmill.lake.iceberg import LakeTable
 from eventmill.lake.lock import exclusive
 from eventmill.lake.storage import Storage
+from eventmill.lake.versions import changed
 
 SNAPSHOTS_KEPT: Final = 4
 MANIFESTS_MAX: Final = 100
@@ -75,7 +76,7 @@ def merge_manifests(lake: LakeTable, *, manifests_max: int) -> int:
             merged = 0
             return None
         # An append of nothing: the producer merges what is there, as the table's properties have it.
-        summary = offsets.carried(snapshot)
+        summary = offsets.carried(snapshot) | changed([])
         with transaction.update_snapshot(snapshot_properties=summary).merge_append() as append:
             return int(append.snapshot_id)
 

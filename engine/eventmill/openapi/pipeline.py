@@ -122,7 +122,7 @@ def paths() -> dict[str, Any]:
         "/v1/dead": {
             "get": _tell(
                 "dead", "The newest dead letters that wait for a replay", "Letters",
-                [_whole("limit", SAMPLES, SAMPLES_MAX), {"name": "reason", "in": "query", "schema": choice(Reason)}],
+                [_whole("limit", SAMPLES, SAMPLES_MAX), {"name": "reason", "in": "query", "schema": choice(["", *Reason])}],
             )
         },
         "/v1/replay": {

@@ -241,7 +241,7 @@ EXPLAIN: Final = {
     "name": "explain",
     "in": "query",
     "description": "1: tell how it would be answered instead",
-    "schema": choice(["0", "1"], default="0"),
+    "schema": choice(["", "0", "1"], default="0"),
 }
 _FORMS: Final = {
     **json({"oneOf": [ref("Answer"), ref("Explanation")]}),

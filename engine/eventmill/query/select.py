@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from eventmill.core.errors import QueryError
+from eventmill.core.schema import EVENT
 from eventmill.query import sql as guard
 from eventmill.query.asker import LAKE, Asker, Estimate
 from eventmill.query.render import typed
@@ -24,20 +25,31 @@ class Checked:
     stores: list[str]
     reads_lake: bool
     unbounded: bool
+    #: Where the stores meet (ms since the epoch), if it asks both by the view.
+    boundary: int | None = None
 
 
 class Shown:
-    """Which snapshot of the lake stands as ``lake.events``; one for all who read it."""
+    """Which snapshot of the lake stands as ``lake.events``, and where the view over both stores parts them; one for all."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.source: str | None = None
+        self.boundary: int | None = None
 
 
 class Selects:
-    """Safe to share between threads. ``lake_source`` gives the lake as a FROM expression, or null while there is none."""
+    """Safe to share between threads. ``lake_source`` gives the lake as a FROM expression, or null while there is none;
+    ``boundary`` the time before which the lake answers, in ms since the epoch."""
 
-    def __init__(self, asker: Asker, lake_source: Callable[[], str | None], shown: Shown | None = None) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        lake_source: Callable[[], str | None],
+        boundary: Callable[[], int | None],
+        shown: Shown | None = None,
+    ) -> None:
+        self._boundary = boundary
         self._asker = asker
         self._lake_source = lake_source
         self._functions: guard.Functions | None = None
@@ -53,11 +65,16 @@ class Selects:
     def check(self, body: Any) -> Checked:
         """The same behind all walls. Raises ``QueryError``."""
         guarded, parameters = self.read(body)
-        if guarded.reads_lake:
+        boundary = self._boundary() if guarded.reads_both else None
+        reads_lake = guarded.names_lake or boundary is not None
+        if reads_lake:
             self._show_lake()
+        if guarded.reads_both:
+            self._show_both(boundary)
         unbounded = not guarded.aggregated and not guarded.limited
         text = self._checked(body["query"], parameters)
-        return Checked(text, parameters, guarded.stores, guarded.reads_lake, unbounded)
+        stores = [store for store in guarded.stores if store != "lake" or reads_lake]
+        return Checked(text, parameters, stores, reads_lake, unbounded, boundary)
 
     def estimate(self, query: Checked) -> Estimate:
         """Rows that it will read. Raises ``QueryError`` when they are too many."""
@@ -104,6 +121,21 @@ class Selects:
                 store.command(f"CREATE DATABASE IF NOT EXISTS {guard.LAKE[0]}")
                 store.command(f"CREATE OR REPLACE TABLE {'.'.join(guard.LAKE)} AS {source}")
                 self.shown.source = source
+
+    def _show_both(self, boundary: int | None) -> None:
+        """The view has each event once: what happened before ``boundary`` (null: there is no lake) from the lake."""
+        columns = ", ".join(EVENT.names)
+        legs = f"SELECT {columns} FROM {guard.DATABASE}.events"
+        if boundary is not None:
+            at = f"fromUnixTimestamp64Milli(toInt64({boundary}), 'UTC')"
+            legs += (
+                f" WHERE timestamp >= {at} UNION ALL SELECT {columns} FROM {LAKE} "
+                f"WHERE timestamp < {at} AND event_date <= toDate32({at})"
+            )
+        with self.shown.lock:
+            if boundary is None or boundary != self.shown.boundary:
+                self._asker.store.command(f"CREATE OR REPLACE VIEW {guard.DATABASE}.{guard.BOTH} AS {legs}")
+                self.shown.boundary = boundary
 
 
 def _parameters(given: Any, known: frozenset[str]) -> dict[str, Any]:

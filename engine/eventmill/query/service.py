@@ -31,8 +31,8 @@ from eventmill.query.project import ProjectStore, files_of_project, lake_of, vie
 from eventmill.query.relative import absolute
 from eventmill.query.render import Answer, iso
 from eventmill.query.retired import kept_since, refuse
-from eventmill.query.routing import Route, route
-from eventmill.query.scan import Plan, Question
+from eventmill.query.routing import Route, Span, route
+from eventmill.query.scan import BOUNDARY_MS, Plan, Question
 from eventmill.query.select import Selects
 from eventmill.query.versions import LakeVersion, version_of
 
@@ -53,6 +53,8 @@ KINDS: Final[dict[str, Callable[[Any, int, int], Question]]] = {
     "paths": lambda body, _, __: paths.parse(body),
 }
 _ALL: Final = ", ".join((*KINDS, SQL))
+#: What ``explain`` may be.
+_EXPLAIN: Final = ("", "0", "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class QueryService:
         self._places = threading.BoundedSemaphore(config.concurrency_max * (1 + WAITING_PER_PLACE))
         self._asker = Asker(store, config)
         self._lateness = Lateness(self._asker, clock)
-        self._selects = Selects(self._asker, lake_source)
+        self._selects = Selects(self._asker, lake_source, self._both)
         self.live = LiveTail(self._asker, self._lane)
 
     def narrowed(self, config: QueryConfig, *, project: str | None, caller: str) -> QueryService:
@@ -139,7 +141,7 @@ class QueryService:
             lake_view=view, files_of=files_of, is_rolled_up=self._is_rolled_up, lake_version=self._lake_version,
             clock=self._clock, pool=self._pool, caller=caller, project=project, cache=self.cache,
         )  # fmt: skip
-        made._selects = Selects(made._asker, self._lake_source, self._selects.shown)
+        made._selects = Selects(made._asker, self._lake_source, self._both, self._selects.shown)
         return made
 
     async def handle(self, request: Request) -> Response:
@@ -159,9 +161,13 @@ class QueryService:
 
     async def submit(self, kind: str, body: Any, request: Request) -> Response:
         """The answer to a question of a known kind, in its turn; ``request`` says in which form, and whether to explain."""
+        if request.query.get("explain", "0") not in _EXPLAIN:
+            return Response.error(
+                400, f"explain is {request.query['explain'][:100]!r}; 1 explains the question, 0 asks it"
+            )
         if not self._places.acquire(blocking=False):
             return self._crowded()
-        explains = request.query.get("explain", "0") not in ("", "0")
+        explains = request.query.get("explain", "0") == "1"
         accept = request.headers.get("accept", "")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._lane, self._respond, kind, body, accept, explains)
@@ -271,8 +277,9 @@ class QueryService:
     def _prepare(self, kind: str, body: Any) -> _Ready:
         if kind == SQL:
             query = self._selects.check(body)
+            boundary = None if query.boundary is None else iso(query.boundary)
             return _Ready(
-                query.stores, None, lambda: self._selects.estimate(query), query.text, query.parameters,
+                query.stores, boundary, lambda: self._selects.estimate(query), query.text, query.parameters,
                 lambda: (self._selects.answer(query), {}),
             )  # fmt: skip
         question = self._question(kind, body)
@@ -291,7 +298,7 @@ class QueryService:
         return _Ready(
             way.stores, boundary, lambda: self._asker.estimate(plan), shown, plan.parameters,
             lambda: question.answer(self._asker.answer(plan)), kept_since(view),
-            lambda: self._key(kind, question, source, way, plan, shown),
+            lambda: self._key(kind, question, source, way, plan),
             lambda: self._finality(question),
         )  # fmt: skip
 
@@ -303,12 +310,24 @@ class QueryService:
         told = finality(self._lateness.curve(), range(0), question.span, now)
         return {"complete_until": told["complete_until"]}
 
-    def _key(self, kind: str, question: Question, source: str | None, way: Route, plan: Plan, shown: str) -> Key | None:
+    def _key(self, kind: str, question: Question, source: str | None, way: Route, plan: Plan) -> Key | None:
         """All that an answer depends on; who has other limits may be refused what another is told."""
         version = version_of(self._store, self._lake_version, source, way, plan)
         if version is None:
             return None
-        return key_of(self._project, kind, question, shown, sorted(plan.parameters.items()), version, self.config)
+        # The lake's events have versions by date; aggregates of what is retired are told apart by the metadata that is read.
+        sql = plan.sql if source is None else plan.sql.replace(source, LAKE)
+        return key_of(self._project, kind, question, sql, sorted(plan.parameters.items()), version, self.config)
+
+    def _both(self) -> int | None:
+        """Where the stores meet for those who say no time: at an hour; null without a lake."""
+        exists = self._lake_source() is not None
+        now = self._clock()
+        watermark = self._watermark() if exists else None
+        found = route(
+            Span(0, now), BOUNDARY_MS, lake_exists=exists, watermark=watermark, now=now, window_ms=self._window_ms
+        )
+        return found.boundary
 
     def _route(self, question: Question, source: str | None) -> Route:
         found = route(

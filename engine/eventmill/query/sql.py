@@ -24,6 +24,8 @@ TABLES: Final = (
     "events", "events_1m", "events_1h", "events_1d", "sessions", "numbers_1m", "numbers_1h", "numbers_1d",
 )  # fmt: skip
 LAKE: Final = ("lake", "events")
+#: Each event once, from the store that answers for its time.
+BOTH: Final = "all_events"
 QUERY_CHARS_MAX: Final = 50_000
 
 #: Categories of ``system.functions`` that only compute from their arguments.
@@ -58,7 +60,7 @@ _NODES: Final = frozenset(
     ]
 )  # fmt: skip
 _MEMBERSHIP: Final = re.compile(r"(global)?(not)?(null)?in(ignoreset)?", re.IGNORECASE)
-_ALLOWED: Final = f"tables are {', '.join(TABLES)} (real time) and {'.'.join(LAKE)}"
+_ALLOWED: Final = f"tables are {', '.join(TABLES)} (real time), {'.'.join(LAKE)}, and {BOTH} (both)"
 #: Gives the rows for ``Functions``.
 FUNCTIONS: Final = (
     "SELECT name, alias_to, is_aggregate, categories, case_insensitive FROM system.functions WHERE origin = 'System'"
@@ -82,12 +84,22 @@ class Guarded:
     @property
     def reads_lake(self) -> bool:
         """Whether it asks the lake."""
+        return self.names_lake or self.reads_both
+
+    @property
+    def names_lake(self) -> bool:
+        """Whether it asks it by its name."""
         return ".".join(LAKE) in self.tables
+
+    @property
+    def reads_both(self) -> bool:
+        """Whether it asks the view over both stores."""
+        return BOTH in self.tables
 
     @property
     def stores(self) -> list[str]:
         """The stores that are asked."""
-        realtime = ["realtime"] if any(table in TABLES for table in self.tables) else []
+        realtime = ["realtime"] if any(table in (*TABLES, BOTH) for table in self.tables) else []
         return [*realtime, *(["lake"] if self.reads_lake else [])]
 
 
@@ -150,7 +162,7 @@ def _table(node: exp.Table, named: set[str]) -> str:
     name = str(node.name)
     if not node.db and name in named:
         return ""
-    if node.db in ("", DATABASE) and name in TABLES:
+    if node.db in ("", DATABASE) and name in (*TABLES, BOTH):
         return name
     if (node.db, node.name) == LAKE:
         return ".".join(LAKE)
@@ -196,7 +208,7 @@ class Functions:
 
 _LINE: Final = re.compile(r"( *)(\S+) ?(.*)")
 _ANNOTATIONS: Final = re.compile(r"(?: ?\((?:alias [^()]*|children \d+)\))+$")
-_TABLE_NAMES: Final = frozenset([*TABLES, *(f"{DATABASE}.{table}" for table in TABLES), ".".join(LAKE)])
+_TABLE_NAMES: Final = frozenset([*TABLES, BOTH, *(f"{DATABASE}.{table}" for table in (*TABLES, BOTH)), ".".join(LAKE)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from eventmill.core import groups
 from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
-from eventmill.core.errors import LogUnavailable, StateError
+from eventmill.core.errors import LogUnavailable, StateError, StoreError
 from eventmill.core.redact import Redaction
 from eventmill.core.retention import rules
 from eventmill.core.schema import Hop, Reason, Topic
@@ -98,7 +98,14 @@ class Stores:
         """Roll up the lake's files that compaction has written; gives how many."""
         source = self.lake.source_sql()
         files = None if source is None else self.lake.files_of(source)
-        return 0 if source is None or files is None else self.lake_rollups.keep_up(source, files, stopped)
+        if source is None or files is None:
+            return 0
+        try:
+            return self.lake_rollups.keep_up(source, files, stopped)
+        except StoreError as error:
+            # Answers stay right without: then the events are read.
+            logger.warning("the lake's files could not be rolled up: %s", error)
+            return 0
 
     def audit(self) -> Audit:
         """The ledger's proof. Nothing may be consumed meanwhile."""
