@@ -200,7 +200,14 @@ POINTS = ("aggregates written", "before commit", "retired", "cold files written"
           "realtime counted", "realtime deleted")  # fmt: skip
 
 
-def test_a_kill_at_any_step_is_ended_by_the_next_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param(("aggregates written", "realtime counted"), id="some"),
+        pytest.param(POINTS, id="all", marks=pytest.mark.soak),
+    ],
+)
+def test_a_kill_at_any_step_is_ended_by_the_next_run(tmp_path: Path, points: tuple[str, ...]) -> None:
     life = Life(tmp_path / "data", **{**FAST, "retention.aggregates": "6d"})
     year = Year(life, 11, 40)
     life.now = START
@@ -208,7 +215,7 @@ def test_a_kill_at_any_step_is_ended_by_the_next_run(tmp_path: Path) -> None:
         year.days(1, HOUR_MS)
     life.compact()
     life.now = START + 7 * DAY_MS
-    for point in POINTS:
+    for point in points:
         assert killed_at(life, point), point
         if point != "realtime counted":  # then the counts are ahead of the deletion, until the next run
             assert life.stores.audit().balanced, point
