@@ -228,15 +228,17 @@ def test_counts_by_hour_are_counted_in_the_files(folder: Path) -> None:
     twice = [row(i, received_at=START_MS + i % 3 * HOUR_MS, timestamp=START_MS + i) for i in range(4)]
     lake.append(batch(rows), group=GROUP, ranges={0: (0, 1)})
     lake.append(batch(twice), group=GROUP, ranges={0: (1, 2)})
-    # start, rows, ids, duplicates taken away, rows forgotten
-    expected = [(START_MS, 12, 10, 0, 0), (START_MS + HOUR_MS, 11, 10, 0, 0), (START_MS + 2 * HOUR_MS, 11, 10, 0, 0)]
+    # start, rows, ids, duplicates taken away, rows forgotten, rows retired
+    expected = [
+        (START_MS, 12, 10, 0, 0, 0), (START_MS + HOUR_MS, 11, 10, 0, 0, 0), (START_MS + 2 * HOUR_MS, 11, 10, 0, 0, 0),
+    ]  # fmt: skip
     assert [tuple(hour) for hour in lake.counts_by_hour()] == expected
     from eventmill.lake.scan import counts_by_hour
 
     assert [tuple(hour) for hour in counts_by_hour(lake, rows_max=7)] == expected
     compact(lake, gap_ms=1000, now_ms=0)
     assert [tuple(hour) for hour in lake.counts_by_hour()] == [
-        (START_MS, 10, 10, 2, 0), (START_MS + HOUR_MS, 10, 10, 1, 0), (START_MS + 2 * HOUR_MS, 10, 10, 1, 0),
+        (START_MS, 10, 10, 2, 0, 0), (START_MS + HOUR_MS, 10, 10, 1, 0, 0), (START_MS + 2 * HOUR_MS, 10, 10, 1, 0, 0),
     ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from query_twin import iso
 
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import StoreError
+from eventmill.core.typed import NOTHING
 from eventmill.net.messages import Request, Response
 from eventmill.query.render import ARROW, META
 from eventmill.query.service import BODY_BYTES_MAX, WAITING_PER_PLACE, QueryService
@@ -128,23 +129,28 @@ def test_out_of_time(store: RealtimeStore) -> None:
 class Waiting:
     """A store whose answers wait."""
 
+    typed = NOTHING
+
     def __init__(self) -> None:
         self.go = threading.Event()
         self.asked = threading.Semaphore(0)
 
     def explain_readonly(self, kind: str, sql: str, parameters: Any, settings: Any) -> list[list[str]]:
-        self.asked.release()
-        self.go.wait()
-        raise StoreError("the disk is full", 243)
+        raise self._waited()
 
     def query_arrow(self, sql: str, parameters: Any = None, settings: Mapping[str, Any] | None = None) -> pa.Table:
-        raise AssertionError
+        raise self._waited()
 
     def query_readonly(self, sql: str, parameters: Any, settings: Mapping[str, Any]) -> pa.Table:
-        raise AssertionError
+        raise self._waited()
 
     def command(self, statement: str) -> None:
-        raise AssertionError
+        raise self._waited()
+
+    def _waited(self) -> StoreError:
+        self.asked.release()
+        self.go.wait()
+        return StoreError("the disk is full", 243)
 
 
 def test_too_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +201,7 @@ def test_explaining(store: RealtimeStore, kind: str) -> None:
     assert set(explained) == {"stores", "boundary", "tables", "sql", "parameters"}
     assert explained["stores"] == ["realtime"]
     (table,) = explained["tables"]
-    assert table["table"] == ("eventmill.events_1m" if kind == "trends" else "eventmill.events")
+    assert table["table"] == ("eventmill.events_1h" if kind == "trends" else "eventmill.events")
     assert 0 < table["rows"] <= 2_000
     assert table["bytes"] > table["rows"]
     answer = service.answer(kind, orjson.loads(body))

@@ -57,7 +57,7 @@ def wait_for_intent(folder: Path, child: int) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize("where", ["embedded", "server"])
+@pytest.mark.parametrize("where", ["embedded", pytest.param("server", marks=pytest.mark.soak)])
 def test_killed_at_random_points(
     tmp_path: Path, forks: subprocess.Popen[str], where: str, request: pytest.FixtureRequest
 ) -> None:

@@ -4,6 +4,8 @@ An event is late by ``received_at - timestamp`` (less than nothing counts as not
 F(x) is the share that was late by at most x. Of the events of a stretch of time from a to b (those after now have not
 happened) the share still to come is 1 minus the mean of F(now - t) over the t between a and b; F is 0 below 0.
 
+Of more than a few million events it is counted from some, beside the questions; none waits for it.
+
 Lateness is counted by platform and app version: phones of one kind that stay offline do not make all others' numbers look
 unfinished. A question that chooses platforms or versions is judged by those alone.
 """
@@ -33,6 +35,11 @@ GOOD_FOR_MS: Final = 600_000
 SHARE: Final = 0.001
 #: With fewer events than this of the platforms and versions asked for, all of them are judged by.
 _EVENTS_MIN: Final = 1_000
+#: So many events are counted while a question waits; of more, about as many are looked at, beside it.
+AT_ONCE_ROWS: Final = 5_000_000
+_ROWS: Final = (
+    "SELECT sum(rows) FROM system.parts WHERE active AND database = 'eventmill' AND table IN ('events', 'events_local')"
+)
 #: Edges of the bins in ms: from one second on, each a tenth more than the one before, up to about a year.
 _FIRST_MS: Final = 1_000
 _STEP: Final = 1.1
@@ -104,27 +111,48 @@ class Lateness:
             chosen = list(groups.values())
         return Curve.of(np.sum(chosen, axis=0)) if chosen else None
 
+    def close(self) -> None:
+        """Wait for a count that is under way."""
+        with self._lock:
+            pass
+
     def _counted(self) -> dict[Group, Counts]:
         """Whoever finds the count too old counts anew; the others meanwhile take the old one."""
         now = self._clock()
         known = self._counted_at
         if known is not None and 0 <= now - known < GOOD_FOR_MS:
             return self._groups
-        if self._lock.acquire(blocking=known is None):
-            try:
-                if self._counted_at == known:
-                    self._groups, self._counted_at = self._count(now), now
-            finally:
-                self._lock.release()
+        one_in = self._rows() // AT_ONCE_ROWS + 1
+        if self._lock.acquire(blocking=known is None and one_in == 1):
+            if one_in == 1:
+                self._count_anew(known, now, one_in)
+            else:
+                threading.Thread(target=self._count_anew, args=(known, now, one_in), name="lateness").start()
         return self._groups
 
-    def _count(self, now: int) -> dict[Group, Counts]:
+    def _rows(self) -> int:
+        try:
+            return int(self._asker.store.query_arrow(_ROWS).column(0)[0].as_py() or 0)
+        except StoreError:
+            return 0
+
+    def _count_anew(self, known: int | None, now: int, one_in: int) -> None:
+        """Called with the lock held, which it releases."""
+        try:
+            if self._counted_at == known:
+                self._groups, self._counted_at = self._count(now, one_in), now
+        finally:
+            self._lock.release()
+
+    def _count(self, now: int, one_in: int) -> dict[Group, Counts]:
         parameters = Parameters()
+        # All events of a frame have its offset: every so many frames are looked at.
+        some = f" PREWHERE log_offset % {one_in} = 0" if one_in > 1 else ""
         sql = (
             "SELECT platform, app_version, toInt64(bin) AS bin, count() AS n FROM (SELECT "
             "CAST(platform, 'Nullable(String)') AS platform, CAST(app_version, 'Nullable(String)') AS app_version, "
             "toUnixTimestamp64Milli(received_at) - toUnixTimestamp64Milli(timestamp) AS late, "
-            f"{_BIN} AS bin FROM {EVENTS} WHERE received_at > {parameters.time(max(now - OVER_MS, 0))} "
+            f"{_BIN} AS bin FROM {EVENTS}{some} WHERE received_at > {parameters.time(max(now - OVER_MS, 0))} "
             f"AND received_at <= {parameters.time(now)}) GROUP BY platform, app_version, bin"
         )
         try:

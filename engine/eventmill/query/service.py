@@ -346,6 +346,7 @@ class QueryService:
     def close(self) -> None:
         """Wait for running queries and stop."""
         self._pool.close()
+        self._lateness.close()
 
 
 def _without_aggregates(source: str | None) -> LakeView | None:
