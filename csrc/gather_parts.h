@@ -1,8 +1,8 @@
 /*
  * Strings of a column that lies in parts, picked by number without joining the parts first.
  *
- * Rows are numbered through all parts. Ownership: the caller owns every buffer; what is written does not overlap what is
- * read. No byte beyond a part's end is read. Thread safety: calls may run side by side.
+ * Rows are numbered through all parts. Ownership: the caller owns every buffer; what is written does not overlap what
+ * is read. No byte beyond a part's end is read. Thread safety: calls may run side by side.
  */
 #ifndef EVENTMILL_GATHER_PARTS_H
 #define EVENTMILL_GATHER_PARTS_H
@@ -30,7 +30,8 @@ typedef struct {
  */
 void em_gather_places(em_rows picked, const int32_t *starts, size_t count, em_place *places);
 
-/* offsets[0 .. n] of the strings picked; gives the bytes of all, which is above INT32_MAX when offsets can't hold it. */
+/* offsets[0 .. n] of the strings picked; gives the bytes of all, which is above INT32_MAX when offsets can't hold it.
+ */
 int64_t em_gather_parts_offsets(const em_place *places, size_t n, const em_part *parts, int32_t *offsets);
 
 /* Their bytes, one after the other: `total` as given above, and room for EM_GATHER_PADDING more. */

@@ -97,9 +97,9 @@ typedef struct {
 void em_device_hashes(em_strings devices, size_t n, uint64_t *hashes);
 
 /*
- * Final session ids of a whole data set, whose rows may come in any order; devices[i] is the hash of row i's device, which
- * stands for it. Rows are spread over 2^bits buckets (1 to 24 bits) by the upper bits of the hash, and each bucket is
- * sorted: `starts` has 2^bits + 1 entries, zeroed; `visits` and `spare` have room for n each.
+ * Final session ids of a whole data set, whose rows may come in any order; devices[i] is the hash of row i's device,
+ * which stands for it. Rows are spread over 2^bits buckets (1 to 24 bits) by the upper bits of the hash, and each
+ * bucket is sorted: `starts` has 2^bits + 1 entries, zeroed; `visits` and `spare` have room for n each.
  */
 void em_sessions_exact(const uint64_t *devices, const int64_t *at_ms, size_t n, int64_t gap_ms, unsigned bits,
                        int64_t *starts, em_visit *visits, em_visit *spare, int64_t *session_ids);

@@ -58,7 +58,7 @@ static void spread(const uint64_t *devices, const int64_t *at_ms, size_t n, unsi
 }
 
 void em_sessions_exact(const uint64_t *devices, const int64_t *at_ms, size_t n, int64_t gap_ms, unsigned bits,
-                        int64_t *starts, em_visit *visits, em_visit *spare, int64_t *session_ids) {
+                       int64_t *starts, em_visit *visits, em_visit *spare, int64_t *session_ids) {
     spread(devices, at_ms, n, bits, starts, visits);
     int64_t begin = 0, id = 0;
     for (size_t bucket = 0; bucket < (size_t)1 << bits; bucket++) {

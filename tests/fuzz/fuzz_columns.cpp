@@ -3,8 +3,8 @@
  *
  * - Groups are numbered by first appearance; rows stand by group, in order within each.
  * - A key is found exactly where an equal value is, null never; a key given twice is named.
- * - Rows picked are the rows' own strings, values and bits, in the order asked for, of a column in parts too; nothing else
- *   is read or written.
+ * - Rows picked are the rows' own strings, values and bits, in the order asked for, of a column in parts too; nothing
+ * else is read or written.
  * - Kafka's hash reads no byte beyond the key.
  */
 #include <string>
