@@ -47,6 +47,7 @@ class Tab:
         self.page.on(
             "console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None
         )
+        self.page.on("response", lambda given: self.complaints.append(given.text()) if given.status == 400 else None)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def open(self, place):
