@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Final
+from urllib.parse import quote
 
 from testbed.process import Server, eventually, free_port
 
@@ -33,8 +34,6 @@ class ClickHouse:
     @property
     def url(self) -> str:
         """For ``realtime.url``."""
-        from urllib.parse import quote
-
         return f"clickhouse://default:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}"
 
     def start(self) -> None:
