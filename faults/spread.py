@@ -23,6 +23,7 @@ from eventmill.generate.oracle import judge, stored_rows
 from eventmill.generate.truth import TruthFile
 from eventmill.log.kafka.log import KafkaLog
 from eventmill.log.kafka.topics import create
+from faults.alone import PROCESSING
 from faults.role import Role, refused
 from faults.sums import not_rolled_up
 from testbed.faults import FaultProxy
@@ -60,9 +61,8 @@ class Spread:
             "EVENTMILL_KAFKA__PARTITIONS": str(PARTITIONS),
             "EVENTMILL_KAFKA__SESSION_TIMEOUT": "6s",
             "EVENTMILL_KAFKA__TRANSACTION_TIMEOUT": "6s",
-            "EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000",
             "EVENTMILL_PROCESS__SNAPSHOTS": str(self._folder / "snapshots"),
-            "EVENTMILL_DEDUP__CAPACITY": "10000000",
+            **PROCESSING,
             **self._more,
         }
 
