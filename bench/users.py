@@ -107,6 +107,8 @@ async def _exchange(
     url: str, pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]], kind: str, body: dict[str, Any]
 ) -> int:
     address = urlsplit(url)
+    while pool and pool[-1][0].at_eof():  # idle for so long that the server has closed it
+        pool.pop()[1].close()
     reader, writer = pool.pop() if pool else await asyncio.open_connection(address.hostname, address.port)
     content = json.dumps(body).encode()
     writer.write(
