@@ -31,7 +31,7 @@ from eventmill.lake.files import DAY_MS
 USERS: Final = 100
 #: A user asks a question every so many seconds.
 EVERY_S: Final = 5.0
-SECONDS: Final = 270
+SECONDS: Final = 300
 #: Kind of question: its share.
 MIX: Final = {"last 24 hours": 0.5, "last 30 days": 0.25, "by version, 24 hours": 0.1, "totals, SQL": 0.1, "funnel, day": 0.03,
               "retention, week": 0.02}  # fmt: skip
