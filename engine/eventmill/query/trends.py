@@ -33,7 +33,7 @@ from eventmill.query.conditions import Condition, read_filters
 from eventmill.query.fields import JSON_COLUMNS, NUMBER_COLUMNS, Field, Parameters, parse_field
 from eventmill.query.legs import MINUTE_MS, Leg, lake_legs, of_files, of_spans, realtime_legs, rows_of
 from eventmill.query.routing import Route, Span
-from eventmill.query.scan import AT, BREAKDOWNS, EVENTS, LABELS, Plan, lake_rows, partitions, ranked, within
+from eventmill.query.scan import AT, BREAKDOWNS, DATE_AT, EVENTS, LABELS, Plan, lake_rows, partitions, ranked, within
 
 COUNTED: Final = {"devices": "device_id", "users": "user_id", "sessions": "session_id"}
 _HINT: Final = (
@@ -326,8 +326,8 @@ def _leg(query: Trends, leg: Leg, source: str, parameters: Parameters, *, lake: 
         part, matched, source = query.measure.rolled_up_part(), "sum(events)", leg.table.name
         conditions, at = [leg.table.within(leg.spans, parameters), *files], leg.table.at
     else:
-        part, matched, at = query.measure.part(parameters), "count()", AT
-        conditions = [within(leg.spans, parameters), *files]
+        part, matched, at = query.measure.part(parameters), "count()", DATE_AT if leg.by_date else AT
+        conditions = [*([] if leg.by_date else [within(leg.spans, parameters)]), *files]
         conditions += partitions(query.events, leg.spans[0], parameters) if lake else []
     return _grouped(query, _bucket(query, at), part, matched, source, conditions, parameters)
 
