@@ -103,6 +103,11 @@ def test_what_has_come_to_its_end_serves_the_next_range(scans):
     assert scans._feeds[Topic.RAW, False].made == 1
 
 
+def test_a_range_without_offsets_sends_nobody_anywhere(scans):
+    assert scans.read(Topic.RAW, 0, LONG, events_max=8, to_offset=LONG) == []
+    assert Partitions.turns == []
+
+
 def test_looks_at_single_frames_leave_ranges_alone(scans):
     for found in pieces(scans, 0):
         (seen,) = scans.read(Topic.RAW, 1, len(found) - 1, events_max=1, to_offset=LONG)

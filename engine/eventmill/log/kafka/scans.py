@@ -45,6 +45,8 @@ class Scans:
         self, topic: Topic, partition: int, from_offset: int, *, events_max: int, to_offset: int
     ) -> list[StoredFrame]:
         """See ``core.log.Log.read``."""
+        if from_offset >= to_offset:
+            return []
         with self._borrowed(topic, partition, from_offset, glance=events_max == 1) as feed:
             frames = feed.read(partition, from_offset, events_max=events_max, to_offset=to_offset)
             if events_max > 1 and (not frames or frames[-1].offset + 1 >= to_offset):
