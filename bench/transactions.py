@@ -44,6 +44,10 @@ _BATCH: Final = 500
 #: Where processors that are killed die: all messages of the transaction are delivered by then.
 _POINT: Final = "offsets sent"
 _DEADLINE_S: Final = 300.0
+#: An abandoned transaction is looked for every second, not every ten.
+_SETTINGS: Final = {
+    "broker.session.timeout.ms": "6000", "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"
+}  # fmt: skip
 _START: Final = 1_795_000_000_000
 _DEVICES: Final = 997
 
@@ -157,7 +161,7 @@ def copied(kafka: Kafka, folder: Path, target: str, how: str, count: int) -> dic
         "EVENTMILL_KAFKA__PARTITIONS": str(_PARTITIONS), "EVENTMILL_KAFKA__SESSION_TIMEOUT": "6s",
         "EVENTMILL_KAFKA__TRANSACTION_TIMEOUT": "6s", "EVENTMILL_PROCESS__SNAPSHOTS": str(folder / "snapshots"),
         "EVENTMILL_PROCESS__BATCH_EVENTS_MAX": str(_BATCH), "EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000",
-        "EVENTMILL_DEDUP__CAPACITY": "100000000", "EVENTMILL_DATA": str(folder / "data"),
+        "EVENTMILL_DEDUP__CAPACITY": "10000000", "EVENTMILL_DATA": str(folder / "data"),
     }  # fmt: skip
     copy = environ["EVENTMILL_KAFKA__MIRROR"] = f"{environ['EVENTMILL_LOG__PREFIX']}.out"
     config = load(environ=environ)
@@ -240,7 +244,7 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
     """Every way of bouncing; ``smoke``: one, with few messages. Ends with an error when a reader saw anything wrong."""
     rows = []
     for target, how in WAYS[2:3] if smoke else WAYS:
-        with Kafka(settings={"broker.session.timeout.ms": "6000"}) as kafka, tempfile.TemporaryDirectory() as folder:
+        with Kafka(settings=_SETTINGS) as kafka, tempfile.TemporaryDirectory() as folder:
             rows.append(copied(kafka, Path(folder), target, how, 2_000 if smoke else MESSAGES))
         if failures(rows[-1]):
             raise SystemExit(f"{target} bounced, {how}: {rows[-1]}")
