@@ -224,7 +224,7 @@ BROKERS: Final[tuple[Row, ...]] = (
         small=0,
         seconds=60,
     ),
-    _on(13, "kill -9 of the sink within a ClickHouse insert", kill_sink, runs=50, small=0),
+    _on(13, "kill -9 of the sink within a ClickHouse insert", kill_sink, runs=50, small=0, seconds=90),
     _on(18, "wrong clocks, events days late and from the future", wrong_clocks, runs=5, small=0),
     _on(19, "poison: bodies and events that nobody should send", poison, runs=20, small=0),
     _on(
