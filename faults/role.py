@@ -16,6 +16,7 @@ from testbed.process import READY_S, Server, eventually
 
 _READY: Final = b"ready "
 _ASK_S: Final = 10.0
+_BATCH: Final = 50
 
 
 class Role:
@@ -87,7 +88,7 @@ class Load:
         command = [
             sys.executable, "-m", "eventmill", "generate", "--json", "--events", str(events), "--rate", str(rate),
             "--seed", str(seed), "--url", url, "--truth", str(self.truth), "--give-up", "1h", "--concurrency", "32",
-            "--batch-size", "50",
+            "--batch-size", str(_BATCH),
         ]  # fmt: skip
         self._server = Server(command, folder / "load.txt")
 
@@ -101,6 +102,10 @@ class Load:
         if not self._outcomes.exists():
             return 0
         return int(np.count_nonzero(np.fromfile(self._outcomes, np.uint8)))
+
+    def left(self) -> int:
+        """Events whose requests have no answer yet."""
+        return max(self._events - self.answered() * _BATCH, 0)
 
     def require(self) -> None:
         """Raises RuntimeError when it has ended by itself: a fault would find nothing to break."""
