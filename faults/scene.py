@@ -138,7 +138,7 @@ class Result:
 
 
 def run(row: Row, runs: int, *, seed: int = 3, told: Callable[[int], None] = lambda _: None) -> Result:
-    """Run one row; ``told`` hears of each run that is over. They end with the load, which on a slow machine may be too short."""
+    """Run one row; ``told`` hears of each run that is over. They end with the load, which may not last on a slow machine."""
     with tempfile.TemporaryDirectory(prefix="eventmill-faults-") as name:
         folder = Path(name)
         system = row.build(folder)
