@@ -33,8 +33,8 @@ class Plan:
 
     ``parts`` has the SELECT over each table that ClickHouse keeps, ``lake_rows`` how many of the lake's events are in the
     files that are read, or a statement that counts them (null: none). ``hint`` says what makes the question cheaper.
-    ``events`` are the only names that matter (null: all), ``aggregated`` tells that it needs no single events of the lake where
-    there are aggregates.
+    ``events`` are the only names that matter, as they are stored (null: all), ``aggregated`` tells that it needs no single
+    events of the lake where there are aggregates.
     """
 
     sql: str
@@ -73,13 +73,13 @@ Build = Callable[[Parameters], tuple[Sequence[str], Sequence[str]]]
 
 
 class Scan:
-    """The raw events of a route. ``events`` are the only names that matter; null: all."""
+    """The raw events of a route. ``events`` are the only names that matter, old or new; null: all."""
 
     def __init__(self, way: Route, lake_source: str | None, events: Collection[str] | None = None) -> None:
-        self.parameters = Parameters()
+        self.parameters = Parameters(way.renames)
         self._way = way
         self._lake_source = lake_source
-        self._events = events
+        self._events = None if events is None else way.renames.stored(events)
         self._parts: dict[str, str] = {}
 
     def rows(self, build: Build, end: str = "", *, by_date: Build | None = None) -> str:
