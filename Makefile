@@ -7,7 +7,7 @@ SYSTEM := g++ pkg-config libsimdjson-dev libxxhash-dev
 SANITIZERS := address,undefined
 FUZZ_MINUTES ?= 3
 EVENTS ?= 1000000
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: demo test check kafka redis s3 faults bench soak sanitize build system-packages fuzz-packages clean
 .DEFAULT_GOAL := help

@@ -27,6 +27,7 @@ from eventmill.lake.compact import compact
 from eventmill.lake.files import DAY_MS
 from eventmill.lake.iceberg import COLUMNS, LiveFile
 from eventmill.lake.table import Lake
+from eventmill.serve.tuning import tune
 
 START_MS = 1_780_000_000_000
 NAMES = 20
@@ -97,7 +98,9 @@ def measured(work: Callable[[], object]) -> tuple[float, float]:
 
 def run(*, smoke: bool = False) -> dict[str, Any]:
     """The figures."""
-    count, batches = (2_000, 2) if smoke else (200_000, 6)
+    count, batches = (2_000, 2) if smoke else (200_000, 12)
+    if not smoke:
+        tune()
     folder = Path(tempfile.mkdtemp(prefix="lake-bench-"))
     try:
         taken = measure(folder, count, batches)

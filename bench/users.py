@@ -31,7 +31,7 @@ from eventmill.lake.files import DAY_MS
 USERS: Final = 100
 #: A user asks a question every so many seconds.
 EVERY_S: Final = 5.0
-SECONDS: Final = 270
+SECONDS: Final = 300
 #: Kind of question: its share.
 MIX: Final = {"last 24 hours": 0.5, "last 30 days": 0.25, "by version, 24 hours": 0.1, "totals, SQL": 0.1, "funnel, day": 0.03,
               "retention, week": 0.02}  # fmt: skip
@@ -107,6 +107,8 @@ async def _exchange(
     url: str, pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]], kind: str, body: dict[str, Any]
 ) -> int:
     address = urlsplit(url)
+    while pool and pool[-1][0].at_eof():  # idle for so long that the server has closed it
+        pool.pop()[1].close()
     reader, writer = pool.pop() if pool else await asyncio.open_connection(address.hostname, address.port)
     content = json.dumps(body).encode()
     writer.write(

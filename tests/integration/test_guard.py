@@ -75,6 +75,7 @@ FUNNEL = {"from": FROM, "to": TO, "steps": [{"event": "tap"}, {"event": "buy"}]}
     [
         ("funnel", FUNNEL),
         ("trends", {"from": FROM, "to": TO, "event": "tap", "measure": "avg:properties.price"}),
+        ("trends", {"from": FROM, "to": TO, "breakdown": "country"}),
         ("sql", {"query": "SELECT * FROM events"}),
         ("sql", {"query": "SELECT device_id FROM events ORDER BY timestamp LIMIT 5"}),
     ],

@@ -22,9 +22,11 @@ from eventmill.cli.replay import progress_bar
 def compact(dry_run: bool, data: Path | None, config_file: Path | None, as_json: bool) -> None:
     """Merge the lake's small files and late data, remove exact duplicates, recompute sessions."""
     from eventmill.serve.remote import ask, stores_or_none
+    from eventmill.serve.tuning import tune
     from eventmill.serve.upkeep import keep_up, planned
 
     config = configure(config_file, data=data)
+    tune()
     with stores_or_none(config) as stores:
         if stores is None:
             with console.status("the engine compacts the lake"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -25,6 +26,8 @@ BOUNDARY_MS: Final = 3_600_000
 NARROW: Final = "narrow from and to, or name an event"
 #: SQL for an event's time in ms since the epoch, in both stores.
 AT: Final = "toUnixTimestamp64Milli(timestamp)"
+#: The columns that events are sorted by, in a condition: where they stand, parts of the store may be passed over.
+_KEY: Final = re.compile(r"\b(event|timestamp)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class Plan:
     ``parts`` has the SELECT over each table that ClickHouse keeps, ``lake_rows`` how many of the lake's events are in the
     files that are read, or a statement that counts them (null: none). ``hint`` says what makes the question cheaper.
     ``events`` are the only names that matter, as they are stored (null: all), ``aggregated`` tells that it needs no single
-    events of the lake where there are aggregates.
+    events of the lake where there are aggregates. ``unpruned`` are stretches of which every event of the real-time store has
+    to be looked at.
     """
 
     sql: str
@@ -44,6 +48,7 @@ class Plan:
     hint: str = NARROW
     events: Collection[str] | None = None
     aggregated: bool = False
+    unpruned: tuple[Span, ...] = ()
 
 
 class Question(Protocol):
@@ -81,6 +86,7 @@ class Scan:
         self._lake_source = lake_source
         self._events = None if events is None else way.renames.stored(events)
         self._parts: dict[str, str] = {}
+        self._unpruned: tuple[Span, ...] = ()
 
     def rows(self, build: Build, end: str = "", *, by_date: Build | None = None) -> str:
         """A SELECT of the columns from both stores; ``end`` (ORDER BY, LIMIT) stands behind each store's.
@@ -105,6 +111,8 @@ class Scan:
         where += partitions(self._events, span, self.parameters) if source != EVENTS else []
         if self._events is not None:
             where.append(f"event IN ({_list(sorted(self._events), self.parameters)})")
+        elif source == EVENTS and not any(map(_KEY.search, conditions)):
+            self._unpruned = (span,)
         where += [each for each in conditions if each != "1"]
         return f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(where)}{end}"
 
@@ -117,7 +125,8 @@ class Scan:
                 lake = lake_rows(self._events, way.lake, self._lake_source)
             else:
                 lake = rows_of(of_spans(way.files, [way.lake], self._events))
-        return Plan(sql, self.parameters.values, self._parts, lake, events=self._events, aggregated=aggregated)
+        return Plan(sql, self.parameters.values, self._parts, lake, events=self._events, aggregated=aggregated,
+                    unpruned=self._unpruned)  # fmt: skip
 
 
 def within(spans: Sequence[Span], parameters: Parameters) -> str:

@@ -15,6 +15,9 @@ from typing import Any, Final
 
 import sqlglot
 from sqlglot import exp
+
+# The class, not its name: sqlglot loads a named dialect at its first use, and other threads then see it half made.
+from sqlglot.dialects.clickhouse import ClickHouse
 from sqlglot.errors import SqlglotError
 
 from eventmill.core.errors import QueryError
@@ -112,7 +115,7 @@ def parse(query: Any) -> Guarded:
     if "\x00" in query:
         raise QueryError("query holds a NUL character")
     try:
-        statements = [each for each in sqlglot.parse(query, dialect="clickhouse") if each is not None]
+        statements = [each for each in sqlglot.parse(query, dialect=ClickHouse) if each is not None]
     except SqlglotError as error:
         raise QueryError(f"query does not parse: {_first_line(error)}") from error
     except RecursionError:

@@ -216,8 +216,16 @@ class Trends:
         if of_lake and lake is None and way.lake is not None and lake_source is not None:
             lake = lake_rows(_stored(self, way), way.lake, lake_source)
         return Plan(
-            sql, parameters.values, tables, lake, hint=_HINT, events=_stored(self, way), aggregated=self.aggregated
+            sql, parameters.values, tables, lake, hint=_HINT, events=_stored(self, way), aggregated=self.aggregated,
+            unpruned=self._unpruned(way),
         )  # fmt: skip
+
+    def _unpruned(self, way: Route) -> tuple[Span, ...]:
+        filtered = {of.name for each in self.filters for of in each.fields}
+        if way.realtime is None or self.events is not None or filtered & {"event", "timestamp"}:
+            return ()
+        legs = realtime_legs(self.periods(way.realtime), self.bucket_ms, self.in_realtime(way))
+        return tuple(span for leg in legs if leg.table is None for span in leg.spans)
 
     def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
         """With times as times; without a breakdown, counts and sums get their empty buckets. Running values go on in them."""
