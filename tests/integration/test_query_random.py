@@ -225,7 +225,7 @@ CHECKS = {
 HOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=40, **HOW)
+@settings(max_examples=35, **HOW)
 @given(question=QUESTIONS)
 def test_no_answer_is_wrong(world: World, question: tuple[str, dict[str, Any]]) -> None:
     check(*world, *question)
