@@ -1,8 +1,8 @@
 """What does an event cost to keep? Bytes in each store and tier, as it grows old: stored, compacted, cold, downsampled,
 retired.
 
-The same events are taken through their life by moving the clock. Two volumes, the second ten times the first, over as many
-days, show what of it hangs on the volume: of few events a minute the sketches in the aggregates are small, and nearly all that
+The same events are taken through their life by moving the clock. Volumes of ten times the one before, over as many days,
+show what of it hangs on the volume: of few events a minute the sketches in the aggregates are small, and nearly all that
 they cost.
 """
 
@@ -34,7 +34,7 @@ from eventmill.sinks.realtime.store import RealtimeStore
 #: A midnight.
 START: Final = 20_600
 DAYS: Final = 4
-SIZES: Final = (20_000, 200_000)
+SIZES: Final = (500_000, 5_000_000, 50_000_000)
 BATCH: Final = 250_000
 #: Named frequent: together most of the events, as scrolls and impressions are.
 FREQUENT: Final = ("Event 0", "Event 1", "Event 2")

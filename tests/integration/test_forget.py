@@ -23,6 +23,17 @@ from serving import eventmill
 
 MINE = 'user "one" \u00e4'
 SECRET = "needle-in-the-haystack"
+#: Questions that name the user, and one that names another.
+SAVED = [
+    ("1", "timeline", {"id": MINE}),
+    (
+        "2",
+        "trends",
+        {"from": "-7d", "to": "now", "filters": [{"any": [{"field": "user_id", "op": "in", "value": [MINE]}]}]},
+    ),
+    ("3", "sql", {"query": f"SELECT count() FROM events WHERE user_id = '{MINE}'"}),
+    ("4", "timeline", {"id": "another"}),
+]
 _COUNTS = ", ".join(
     f"finalizeAggregation({distinct_merge(name)}) AS of_{name}" for name in ("devices", "users", "sessions")
 )
@@ -67,6 +78,11 @@ def users(stores: Stores) -> tuple[list, list]:
     )
 
 
+def in_the_log(data: Path) -> bool:
+    """Whether the log's files hold a saved question that names the user: short records are not compressed."""
+    return any(orjson.dumps({"id": MINE}) in path.read_bytes() for path in data.rglob("log.sqlite*"))
+
+
 def rolled_up_equal(stores: Stores) -> None:
     """The roll-ups are what the raw events give."""
     for table in stores.realtime.roll_ups:
@@ -78,15 +94,20 @@ def rolled_up_equal(stores: Stores) -> None:
 
 def test_a_user_is_gone_from_every_place_and_stays_gone(serve, tmp_path: Path) -> None:
     server, sent = filled(serve)
+    for name, kind, query in SAVED:
+        assert server.request("PUT", f"/v1/saved/{name}", orjson.dumps({"kind": kind, "query": query}))[0] == 201
+    assert in_the_log(server.data)
     status, dry = command("forget", "--user", MINE, "--dry-run", data=server.data)
-    assert (status, dry["realtime"]["rows"], dry["lake"]["rows"]) == (0, 20, 20)
+    assert (status, dry["realtime"]["rows"], dry["lake"]["rows"], dry["saved_questions"]) == (0, 20, 20, 3)
     assert {topic: found["events"] for topic, found in dry["topics"].items()} == {
         "raw": 40, "suspects": 20, "enriched": 20, "dead": 2
     }  # fmt: skip
     status, receipt = command("forget", "--user", MINE, data=server.data)
     assert status == 0, receipt
     assert (receipt["realtime"]["rows"], receipt["lake"]["rows"], receipt["topics"]) == (20, 20, dry["topics"])
-    assert (receipt["dead_letters"], receipt["left_to_retention"]) == (2, [])
+    assert (receipt["dead_letters"], receipt["left_to_retention"], receipt["saved_questions"]) == (2, [], 3)
+    assert [one["name"] for one in server.request("GET", "/v1/saved")[1]["saved"]] == ["4"]
+    assert not in_the_log(server.data)
     written = Path(receipt["receipt"])
     assert orjson.loads(written.read_bytes())["topics"] == receipt["topics"]
     assert written.stat().st_mode & 0o777 == 0o600

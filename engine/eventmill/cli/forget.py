@@ -82,4 +82,6 @@ def _table(receipt: dict[str, Any], dry_run: bool) -> Table:
         table.add_row("lake's aggregates", f"{aggregates['events']:,}", f"{aggregates['files']:,} files")
     for topic, found in receipt["topics"].items():
         table.add_row(f"topic {topic}", f"{found['events']:,}", f"{found['frames']:,} frames")
+    if receipt["saved_questions"]:
+        table.add_row("saved questions", "", f"{receipt['saved_questions']:,} that name the user")
     return table

@@ -56,11 +56,12 @@ IN_LAKE: Final = (LAKE_DAYS, LAKE_HOURS)
 @dataclass(frozen=True, slots=True)
 class Leg:
     """One table, and what is read of it. ``files``: the keys of the lake's files whose roll-ups count, or the names of those
-    whose events do (null: all)."""
+    whose events do (null: all). ``by_date``: the dates of the lake's events say all that is asked of their time."""
 
     table: RollUp | None
     spans: tuple[Span, ...]
     files: tuple[LakeFile, ...] | None = None
+    by_date: bool = False
 
 
 def cut(span: Span, lengths: Sequence[int]) -> list[tuple[int, Span]]:
@@ -102,7 +103,7 @@ def lake_legs(
 ) -> list[Leg]:
     """The lake's. Events of different stretches are read apart, since each needs other files."""
     if not rolls_up or way.files is None or not any(map(way.is_rolled_up, way.files)):
-        return [Leg(None, (span,)) for span, _ in spans]
+        return [leg for span, later in spans for leg in _of_events(span, later, bucket_ms)]
     legs = []
     for table, parts in pieces(spans, bucket_ms, IN_LAKE).items():
         if table is None:
@@ -111,8 +112,13 @@ def lake_legs(
         files = of_spans(way.files, parts, events)
         legs.append(Leg(table, tuple(parts), tuple(file for file in files if way.is_rolled_up(file))))
         missing = tuple(file for file in files if not way.is_rolled_up(file))
-        legs += [Leg(None, (span,), of_spans(missing, [span], events)) for span in parts]
+        legs += [Leg(None, (span,), of_spans(missing, [span], events), by_date=table is LAKE_DAYS) for span in parts]
     return [leg for leg in legs if leg.files is None or leg.files]
+
+
+def _of_events(span: Span, later: int, bucket_ms: int) -> list[Leg]:
+    lengths = [] if bucket_ms % DAY_MS or later % DAY_MS else [DAY_MS]
+    return [Leg(None, (piece,), by_date=length == DAY_MS) for length, piece in cut(span, lengths)]
 
 
 def of_spans(files: Iterable[LakeFile], spans: Sequence[Span], events: Collection[str] | None) -> tuple[LakeFile, ...]:

@@ -7,7 +7,9 @@ most of its records are of the past.
 
 from __future__ import annotations
 
+import re
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ import pyarrow as pa
 
 from eventmill.core import frame
 from eventmill.core.errors import QueryError, StateError
-from eventmill.core.log import Frame, Log
+from eventmill.core.log import Frame, Log, StoredFrame
 from eventmill.core.schema import SAVED, Topic
 
 NAME_CHARS_MAX: Final = 100
@@ -25,6 +27,8 @@ SAVED_MAX: Final = 1_000
 _READ_EVENTS: Final = 1_000
 #: Records of the past beyond those that count, before the log is tidied.
 _PAST_MAX: Final = 500
+#: A text in SQL; a quote in it is doubled, or stands behind a backslash.
+_QUOTED: Final = re.compile(r"'((?:[^'\\]|\\.|'')*)'", re.DOTALL)
 
 
 def checked_name(name: str) -> str:
@@ -44,6 +48,13 @@ class Saved:
     kind: str
     query: dict[str, Any]
     saved_at: int
+
+    def texts(self) -> Iterator[str]:
+        """All texts of its body, and those that are quoted in its SQL."""
+        for text in texts_of(self.query):
+            yield text
+            for quoted in _QUOTED.findall(text):
+                yield re.sub(r"\\(.)|'(')", lambda found: found[1] or found[2], quoted, flags=re.DOTALL)
 
     def content(self) -> bytes:
         """As it stands on the log."""
@@ -103,6 +114,26 @@ class SavedQuestions:
             self._read()
         return True
 
+    def naming(self, is_named: Callable[[str], bool]) -> list[tuple[str | None, Saved]]:
+        """All projects' that hold such a value."""
+        return [(project, each) for project, each in self.everyones() if any(map(is_named, each.texts()))]
+
+    def forget(self, is_named: Callable[[str], bool]) -> None:
+        """Delete those, and what the log still has of them; brokers drop that by the records' keys."""
+        named = self.naming(is_named)
+
+        def change(stored: StoredFrame) -> Frame | None:
+            rows = frame.decode_all([stored], SAVED).to_pylist()
+            found = [_saved(row["name"], orjson.loads(row["content"])) for row in rows]
+            if not any(is_named(text) for each in found if each is not None for text in each.texts()):
+                return None
+            return _record("", "", b"null")
+
+        with self._lock:
+            end = self._log.end_offset(Topic.SAVED, 0)
+            self._append([_record(project or "", each.name, b"null") for project, each in named])
+            self._log.rewrite(Topic.SAVED, 0, end, change)
+
     def _append(self, frames: list[Frame]) -> None:
         with self._log.transaction() as transaction:
             transaction.append(frames)
@@ -141,10 +172,27 @@ class SavedQuestions:
             self._position = frames[-1].offset + 1
 
     def _fold(self, project: str, name: str, content: dict[str, Any] | None) -> None:
-        if content is None:
+        saved = _saved(name, content)
+        if saved is None:
             self._known.pop((project, name), None)
         else:
-            self._known[project, name] = Saved(name, content["kind"], content["query"], content["saved_at"])
+            self._known[project, name] = saved
+
+
+def _saved(name: str, content: dict[str, Any] | None) -> Saved | None:
+    return None if content is None else Saved(name, content["kind"], content["query"], content["saved_at"])
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text of a body but its members' names."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from texts_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts_of(inner)
 
 
 def _record(project: str, name: str, content: bytes) -> Frame:

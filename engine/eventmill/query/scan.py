@@ -26,6 +26,8 @@ BOUNDARY_MS: Final = 3_600_000
 NARROW: Final = "narrow from and to, or name an event"
 #: SQL for an event's time in ms since the epoch, in both stores.
 AT: Final = "toUnixTimestamp64Milli(timestamp)"
+#: The beginning of its date, in the lake.
+DATE_AT: Final = "toInt64(event_date) * 86400000"
 #: The columns that events are sorted by, in a condition: where they stand, parts of the store may be passed over.
 _KEY: Final = re.compile(r"\b(event|timestamp)\b")
 

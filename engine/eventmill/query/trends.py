@@ -54,7 +54,7 @@ from eventmill.query.legs import (
     rows_of,
 )
 from eventmill.query.routing import Route, Span
-from eventmill.query.scan import AT, BREAKDOWNS, EVENTS, LABELS, Plan, lake_rows, partitions, ranked, within
+from eventmill.query.scan import AT, BREAKDOWNS, DATE_AT, EVENTS, LABELS, Plan, lake_rows, partitions, ranked, within
 
 COUNTED: Final = {"devices": "device_id", "users": "user_id", "sessions": "session_id"}
 _HINT: Final = (
@@ -371,8 +371,8 @@ def _leg(query: Trends, leg: Leg, source: str, parameters: Parameters, of_lake: 
         if leg.table.of_numbers and query.measure.of is not None:
             conditions.append(f"property = {parameters.bind(query.measure.of.path[0], 'String')}")
     else:
-        part, matched, at = query.measure.part(parameters), "count()", AT
-        conditions = [within(leg.spans, parameters), *files, *of_lake]
+        part, matched, at = query.measure.part(parameters), "count()", DATE_AT if leg.by_date else AT
+        conditions = [*([] if leg.by_date else [within(leg.spans, parameters)]), *files, *of_lake]
     return _grouped(query, _bucket(query, at), part, matched, source, conditions, parameters)
 
 

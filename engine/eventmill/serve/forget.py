@@ -29,6 +29,7 @@ from eventmill.lake.compact import compact
 from eventmill.lake.forget import count_aggregates, covered, forget_aggregates
 from eventmill.lake.maintain import maintain
 from eventmill.lake.table import Lake
+from eventmill.query.saved import SavedQuestions
 from eventmill.serve import retain
 from eventmill.sinks.realtime import forget as realtime
 from eventmill.sinks.realtime.store import RealtimeStore
@@ -88,7 +89,15 @@ def survey(stores: _Stores, wanted: Tombstone) -> dict[str, Any]:
         "lake": {"files": len(rows), "rows": sum(map(len, rows.values()))},
         "aggregates": count_aggregates(stores.lake, wanted),
         "topics": topics,
+        "saved_questions": len(SavedQuestions(stores.log).naming(_named(wanted))),
     }
+
+
+def _named(wanted: Tombstone) -> Callable[[str], bool]:
+    """Whether a value names the user that is to be forgotten altogether; what is known of them is the digest."""
+    if wanted.user is None or wanted.event is not None or wanted.from_ms is not None or wanted.to_ms is not None:
+        return lambda _: False
+    return lambda text: digest(text) == wanted.user
 
 
 def forget(
@@ -147,6 +156,8 @@ def _carry_out(
     tidied = maintain(stores.lake, now_ms=now_ms(), snapshots_kept=1, grace_ms=0)
     checkpoint("files")
     kept = _scrub(stores.log, wanted, counted["topics"])
+    if counted.get("saved_questions"):
+        SavedQuestions(stores.log).forget(_named(wanted))
     checkpoint("log")
     receipt |= {
         "done": True,
@@ -158,6 +169,7 @@ def _carry_out(
         "aggregates": counted.get("aggregates", {"files": 0, "events": 0}),
         "topics": counted["topics"],
         "dead_letters": counted["topics"][Topic.DEAD]["events"],
+        "saved_questions": counted.get("saved_questions", 0),
         "left_to_retention": kept,
     }  # fmt: skip
     return _write(config, receipt, None)
