@@ -4,7 +4,8 @@ Messages stand in raw. Processors copy them (the copy is ``kafka.mirror``, a mes
 transactions) while brokers or processors are bounced, one after the other, hard (kill -9) or clean (SIGTERM), and a reader
 follows what is committed all the while. It must see each message once, in its partition's order, and so must one that comes
 afterwards. A third reader takes what is not committed too: what it sees more is what torn transactions had written before.
-(See ``transactions_test.py`` of kafkatest.)
+Processors that are killed die within a transaction, when its messages are on the brokers and it is not committed: if nothing
+was torn then, nothing was tried. (See ``transactions_test.py`` of kafkatest.)
 """
 
 from __future__ import annotations
@@ -35,9 +36,18 @@ from testbed.process import Server, eventually
 
 MESSAGES: Final = 100_000
 WAYS: Final = tuple((target, how) for target in ("brokers", "processors") for how in ("hard", "clean"))
+#: The way that tears transactions for certain.
+DYING: Final = ("processors", "hard")
 _PARTITIONS: Final = 6
 _BOUNCES: Final = 3
+_BATCH: Final = 500
+#: Where processors that are killed die: all messages of the transaction are delivered by then.
+_POINT: Final = "offsets sent"
 _DEADLINE_S: Final = 300.0
+#: An abandoned transaction is looked for every second, not every ten.
+_SETTINGS: Final = {
+    "broker.session.timeout.ms": "6000", "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"
+}  # fmt: skip
 _START: Final = 1_795_000_000_000
 _DEVICES: Final = 997
 
@@ -125,14 +135,33 @@ def _bounce(server: Server, how: str, start: Callable[[], object]) -> None:
     start()
 
 
+class _Dying:
+    """Processors that kill themselves, each in its n-th transaction after a start; n is so low that all come to it."""
+
+    def __init__(self, processors: Sequence[Role], count: int) -> None:
+        self._processors = processors
+        self._failpoint = _POINT, max(1, count // (_BATCH * (_BOUNCES + 1)))
+        for role in processors:
+            role.launch(self._failpoint)
+
+    def bounce(self, number: int) -> None:
+        """Return once the processor of that bounce has died and is up again."""
+        role = self._processors[number % len(self._processors)]
+        role.await_end(_DEADLINE_S)
+        if number + len(self._processors) < _BOUNCES:
+            role.launch(self._failpoint)
+        else:
+            role.start()
+
+
 def copied(kafka: Kafka, folder: Path, target: str, how: str, count: int) -> dict[str, Any]:
     """Copy ``count`` messages under bounces of ``target`` ("brokers", "processors") and say what readers saw."""
     environ = {
         "EVENTMILL_LOG__PREFIX": f"copy-{uuid.uuid4().hex[:8]}", "EVENTMILL_KAFKA__BOOTSTRAP": kafka.bootstrap,
         "EVENTMILL_KAFKA__PARTITIONS": str(_PARTITIONS), "EVENTMILL_KAFKA__SESSION_TIMEOUT": "6s",
         "EVENTMILL_KAFKA__TRANSACTION_TIMEOUT": "6s", "EVENTMILL_PROCESS__SNAPSHOTS": str(folder / "snapshots"),
-        "EVENTMILL_PROCESS__BATCH_EVENTS_MAX": "500", "EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000",
-        "EVENTMILL_DEDUP__CAPACITY": "100000000", "EVENTMILL_DATA": str(folder / "data"),
+        "EVENTMILL_PROCESS__BATCH_EVENTS_MAX": str(_BATCH), "EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000",
+        "EVENTMILL_DEDUP__CAPACITY": "10000000", "EVENTMILL_DATA": str(folder / "data"),
     }  # fmt: skip
     copy = environ["EVENTMILL_KAFKA__MIRROR"] = f"{environ['EVENTMILL_LOG__PREFIX']}.out"
     config = load(environ=environ)
@@ -145,7 +174,12 @@ def copied(kafka: Kafka, folder: Path, target: str, how: str, count: int) -> dic
         stack.callback(log.close)
         for role in processors:
             stack.callback(role.server.kill)
-            role.start()
+        torn_on_purpose = (target, how) == DYING
+        if torn_on_purpose:
+            dying = _Dying(processors, count)
+        else:
+            for role in processors:
+                role.start()
         reader = stack.enter_context(_Reader(kafka.bootstrap, copy))
 
         def reach(least: int) -> None:
@@ -156,14 +190,16 @@ def copied(kafka: Kafka, folder: Path, target: str, how: str, count: int) -> dic
             )
 
         mark = {each: log.next_offset(Topic.RAW, each) for each in range(_PARTITIONS)}
-        reach(1)
         for number in range(_BOUNCES):
+            if torn_on_purpose:
+                dying.bounce(number)
+                continue
             # The bounces are spread over the copy.
-            reach(count * number // (_BOUNCES + 1))
+            reach(max(count * number // (_BOUNCES + 1), 1))
             if target == "brokers":
                 _bounce(kafka.nodes[number].server, how, kafka.mend)
             else:
-                role = processors[number % 2]
+                role = processors[number % len(processors)]
                 _bounce(role.server, how, role.start)
 
         def done() -> bool:
@@ -197,16 +233,18 @@ def _judged(concurrent: _Seen, afterwards: _Seen, expected: int) -> dict[str, in
 
 
 def failures(row: dict[str, Any]) -> dict[str, int]:
-    """What of a row must be 0 and is not."""
+    """What of a row must be 0 and is not; and "untorn", if no transaction was torn where each kill must have torn one."""
     must = ("lost", "doubled", "partitions_out_of_order", "readers_disagree")
-    return {name: row[name] for name in must if row[name]}
+    wrong = {name: row[name] for name in must if row[name]}
+    untried = (row["bounced"], row["how"]) == DYING and row["torn"] < row["bounces"]
+    return {**wrong, "untorn": row["bounces"] - row["torn"]} if untried else wrong
 
 
 def run(*, smoke: bool = False) -> dict[str, Any]:
     """Every way of bouncing; ``smoke``: one, with few messages. Ends with an error when a reader saw anything wrong."""
     rows = []
     for target, how in WAYS[2:3] if smoke else WAYS:
-        with Kafka(settings={"broker.session.timeout.ms": "6000"}) as kafka, tempfile.TemporaryDirectory() as folder:
+        with Kafka(settings=_SETTINGS) as kafka, tempfile.TemporaryDirectory() as folder:
             rows.append(copied(kafka, Path(folder), target, how, 2_000 if smoke else MESSAGES))
         if failures(rows[-1]):
             raise SystemExit(f"{target} bounced, {how}: {rows[-1]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -14,6 +14,14 @@ from eventmill.serve.remote import ask
 from faults.role import Role
 from faults.sums import not_rolled_up
 from testbed.process import free_port
+
+#: Few events, so snapshots must come often to be met by a fault at all. What comes within minutes is all of one slice of the
+#: filter, which has room for it.
+PROCESSING: Final = {
+    "EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000",
+    "EVENTMILL_DEDUP__CAPACITY": "3000000",
+    "EVENTMILL_DEDUP__SLICE": "24h",
+}
 
 
 class Alone:
@@ -28,9 +36,7 @@ class Alone:
         self.url = f"http://127.0.0.1:{port}"
         self._config = Config(data=self.data)
         arguments = ["serve", "--data", str(self.data), "--port", str(port)]
-        # Few events, so snapshots must come often to be met by a fault at all.
-        often = {"EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000", "EVENTMILL_DEDUP__CAPACITY": "10000000"}
-        self.role = Role(arguments, folder / "serve.txt", {**often, **environ})
+        self.role = Role(arguments, folder / "serve.txt", {**PROCESSING, **environ})
         self.processors = self.sinks = [self.role]
 
     def start(self) -> None:

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any, Final
 
-from faults.adversary import adversarial_ids
+from faults.adversary import SpreadRoomy, adversarial_ids
 from faults.clocks import in_lake, mismatches, wrong_clocks
 from faults.dimensions import SpreadWithRedis, break_redis
 from faults.poison import poison
@@ -227,6 +227,14 @@ BROKERS: Final[tuple[Row, ...]] = (
     _on(13, "kill -9 of the sink within a ClickHouse insert", kill_sink, runs=50, small=0),
     _on(18, "wrong clocks, events days late and from the future", wrong_clocks, runs=5, small=0),
     _on(19, "poison: bodies and events that nobody should send", poison, runs=20, small=0),
-    _on(22, "ids chosen to meet in filter and hash tables", adversarial_ids, runs=20, small=0, seconds=60),
+    _on(
+        22,
+        "ids chosen to meet in filter and hash tables",
+        adversarial_ids,
+        build=SpreadRoomy,
+        runs=20,
+        small=0,
+        seconds=60,
+    ),
     _on(25, "SIGTERM of a processor, then start again", drain, runs=10, small=0),
 )

@@ -128,7 +128,7 @@ def break_registry(scene: Scene) -> None:
 
     def fault() -> None:
         if kind == "killed":
-            schemas.registry.stop()
+            schemas.registry.kill()
         else:
             schemas.proxy.stall()
         eventually(lambda: _reached(system, 0), lambda: "everyone notices that the registry is away")

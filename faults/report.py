@@ -54,7 +54,8 @@ acknowledged and absent, **doubled** stored more than once; phantoms (never sent
 looked for too, the sums of the roll-ups have to be those of the rows, and the ledger has to balance.
 
 Load: 3,000 events a second, 5 % of them client duplicates, 2 % late, 1 % bad. Recovery is from the fault until all that stood
-on the log at the fault has been processed and committed, restart included; for ingest, until requests are answered again.
+on the log at the fault has been processed and committed, restart included; for ingest, until requests are answered again. The
+duplicate filter has room for what comes; row 24 fills it.
 
 **One machine** is `eventmill serve`: one process with the embedded log and both stores. **Three brokers** are Apache Kafka with
 replication factor 3, and one ingest, two processors and one sink as processes of their own; ingest and processors reach the

@@ -53,9 +53,9 @@ class Role:
             file.seek(self._from)
             return file.read().decode(errors="replace")
 
-    def await_end(self) -> None:
+    def await_end(self, deadline_s: float = READY_S) -> None:
         """Returns once the process has ended by itself."""
-        eventually(lambda: self.server.crashed, lambda: f"{self._arguments} ends: {self.server.tail()}")
+        eventually(lambda: self.server.crashed, lambda: f"{self._arguments} ends: {self.server.tail()}", deadline_s)
 
     def _is_ready(self) -> bool:
         if self.server.crashed:

@@ -23,6 +23,7 @@ from eventmill.generate.oracle import judge, stored_rows
 from eventmill.generate.truth import TruthFile
 from eventmill.log.kafka.log import KafkaLog
 from eventmill.log.kafka.topics import create
+from faults.alone import PROCESSING
 from faults.role import Role, refused
 from faults.sums import not_rolled_up
 from testbed.faults import FaultProxy
@@ -53,6 +54,7 @@ class Spread:
         self.processors: list[Role] = []
         self._count = processors
         self.sinks: list[Role] = []
+        self._log: KafkaLog | None = None
 
     def _environ(self, bootstrap: str) -> dict[str, str]:
         return {
@@ -60,9 +62,8 @@ class Spread:
             "EVENTMILL_KAFKA__PARTITIONS": str(PARTITIONS),
             "EVENTMILL_KAFKA__SESSION_TIMEOUT": "6s",
             "EVENTMILL_KAFKA__TRANSACTION_TIMEOUT": "6s",
-            "EVENTMILL_PROCESS__SNAPSHOT_INTERVAL_EVENTS": "5000",
             "EVENTMILL_PROCESS__SNAPSHOTS": str(self._folder / "snapshots"),
-            "EVENTMILL_DEDUP__CAPACITY": "10000000",
+            **PROCESSING,
             **self._more,
         }
 
@@ -87,12 +88,18 @@ class Spread:
         self.proxy.start()
         config = load(environ=self._environ(self.kafka.bootstrap))
         create(config)
-        self.log = KafkaLog(config)
+        self._log = KafkaLog(config)
         self.ingests = [self._role("ingest", "ingest", "--port", str(self._port))]
         self.processors = [self._role(f"process-{number}", "process", "--port", "0") for number in range(self._count)]
         self.sinks = [self._role("sink", "sink", "--port", "0")]
         for role in (*self.sinks, *self.processors, *self.ingests):
             role.start()
+
+    @property
+    def log(self) -> KafkaLog:
+        """Past the proxy; to be asked once it is started."""
+        assert self._log is not None
+        return self._log
 
     def mark(self) -> dict[int, int]:
         """Where the next frame of raw goes, by partition; asked again while one has no leader."""
@@ -180,6 +187,8 @@ class Spread:
         """Kill everything."""
         for role in [*self.processors, *self.ingests, *self.sinks]:
             role.server.kill()
+        if self._log is not None:
+            self._log.close()
         self.proxy.close()
         self.kafka.close()
 

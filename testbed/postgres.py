@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from testbed.packages import Unavailable, program
-from testbed.process import Server, eventually, free_port
+from testbed.single import SingleServer
 
 _USER: Final = "eventmill"
 _PASSWORD: Final = "testbed-password"
@@ -24,8 +21,10 @@ def _programs() -> Path:
     return found[-1].parent if found else Path(program("initdb", "postgresql")).parent
 
 
-class Postgres:
-    """One server on loopback with one database, ``lake``. What it holds outlives a restart, not ``close``."""
+class Postgres(SingleServer):
+    """One server with one database, ``lake``. What it holds outlives a restart, not ``close``."""
+
+    name = "PostgreSQL"
 
     def __init__(self) -> None:
         try:
@@ -35,8 +34,7 @@ class Postgres:
             if not found:
                 raise
             programs = found[-1].parent
-        self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="eventmill-postgres-"))
+        super().__init__()
         password = self.folder / "password"
         password.write_text(_PASSWORD)
         as_user = self._give_away()
@@ -48,7 +46,7 @@ class Postgres:
             raise Unavailable(f"initdb failed: {done.stderr[-500:]}")
         command = [str(programs / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
         command += ["-h", "127.0.0.1", "-k", str(self.folder), "-c", "fsync=off"]
-        self.server = Server([*as_user, *command], self.folder / "messages.txt")
+        self.serve([*as_user, *command])
         self._ready = str(programs / "pg_isready")
 
     def _give_away(self) -> list[str]:
@@ -72,28 +70,7 @@ class Postgres:
         """The one in ``url``."""
         return _PASSWORD
 
-    def start(self) -> None:
-        """Returns once it takes connections."""
-        self.server.start()
-        eventually(self.answers, lambda: f"PostgreSQL answers: {self.server.tail()}")
-
     def answers(self) -> bool:
         """It takes connections now."""
         command = [self._ready, "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.server.kill()
-
-    def close(self) -> None:
-        """End it and remove its folder."""
-        self.server.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Postgres:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()

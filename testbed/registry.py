@@ -8,12 +8,11 @@ import tarfile
 import tempfile
 import urllib.request
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from testbed.jars import java
 from testbed.packages import CACHE, Unavailable, locked
-from testbed.process import Server, eventually, free_port
+from testbed.single import SingleServer
 
 #: The newest that runs on Java 17.
 VERSION: Final = "3.0.9"
@@ -53,50 +52,29 @@ def _fetch(folder: Path) -> None:
         (Path(aside) / "out").rename(folder)
 
 
-class Registry:
-    """One process; ``stop`` and ``start`` again keeps the address and forgets the schemas. A context manager."""
+class Registry(SingleServer):
+    """``kill`` and ``start`` again keeps the address and forgets the schemas."""
+
+    name = "the registry"
 
     def __init__(self) -> None:
         jar = _unpacked() / f"apicurio-registry-app-{VERSION}-runner.jar"
-        self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="eventmill-registry-"))
+        super().__init__()
         command = [
             java(), "-Xmx512m", "-XX:TieredStopAtLevel=1", f"-Dquarkus.http.port={self.port}",
             "-Dquarkus.http.host=127.0.0.1", "-jar", str(jar),
         ]  # fmt: skip
-        self.server = Server(command, self.folder / "messages.txt")
+        self.serve(command)
 
     @property
     def url(self) -> str:
         """What ``schemas.registry`` takes."""
         return f"http://127.0.0.1:{self.port}{PATH}"
 
-    def start(self) -> None:
-        """Returns once it answers."""
-        self.server.start()
-        eventually(self._answers, lambda: f"the registry answers: {self.server.tail()}")
-
-    def _answers(self) -> bool:
-        if self.server.crashed:
-            raise RuntimeError(f"the registry ended: {self.server.tail()}")
+    def answers(self) -> bool:
+        """It answers now."""
         try:
             with urllib.request.urlopen(f"{self.url}/subjects", timeout=_ASK_S):
                 return True
         except OSError:
             return False
-
-    def stop(self) -> None:
-        """SIGKILL."""
-        self.server.kill()
-
-    def close(self) -> None:
-        """End it and remove its folder."""
-        self.server.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Registry:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 import urllib.request
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from testbed.jars import java
 from testbed.packages import CACHE, Unavailable, locked, program
-from testbed.process import Server, eventually, free_port
+from testbed.single import SingleServer
 
 _VERSION: Final = "1.10.0"
 #: The servlet is in the jar of Iceberg's own tests.
@@ -60,26 +58,22 @@ def _fetch(folder: Path) -> None:
     draft.rename(folder)
 
 
-class RestCatalog:
-    """One catalog on loopback. What it holds outlives a restart, not ``close``; the tables' files lie where clients say."""
+class RestCatalog(SingleServer):
+    """What it holds outlives a restart, not ``close``; the tables' files lie where clients say."""
+
+    name = "the REST catalog"
 
     def __init__(self) -> None:
         source = Path(__file__).parent / "java" / "RestCatalog.java"
         command = [java(), "-Xmx256m", "-cp", f"{_jars()}/*", str(source)]
-        self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="eventmill-rest-"))
+        super().__init__()
         command += [str(self.port), str(self.folder / "catalog.sqlite"), str(self.folder / "warehouse")]
-        self.server = Server(command, self.folder / "messages.txt")
+        self.serve(command)
 
     @property
     def url(self) -> str:
         """``http://127.0.0.1:PORT``."""
         return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Returns once it answers."""
-        self.server.start()
-        eventually(self.answers, lambda: f"the REST catalog answers: {self.server.tail()}")
 
     def answers(self) -> bool:
         """It answers now."""
@@ -88,19 +82,3 @@ class RestCatalog:
                 return bool(answer.status == 200)
         except OSError:
             return False
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.server.kill()
-
-    def close(self) -> None:
-        """End it and remove its folder."""
-        self.server.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> RestCatalog:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()

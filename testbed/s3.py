@@ -9,11 +9,10 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from testbed.packages import CACHE, Unavailable, locked, program
-from testbed.process import Server, eventually, free_port
+from testbed.single import SingleServer
 
 VERSION: Final = "1.8.0"
 _MODULE: Final = f"github.com/versity/versitygw/cmd/versitygw@v{VERSION}"
@@ -51,23 +50,23 @@ def _build(path: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-class S3:
-    """One server on loopback with one bucket, ``lake``. What it holds outlives a restart, not ``close``."""
+class S3(SingleServer):
+    """One server with one bucket, ``lake``. What it holds outlives a restart, not ``close``."""
 
+    name = "S3"
     bucket = "lake"
     access_key_id = _ACCESS
     secret_access_key = _SECRET
 
     def __init__(self) -> None:
         command = [_built()]
-        self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="eventmill-s3-"))
+        super().__init__()
         (self.folder / "data" / self.bucket).mkdir(parents=True)
         (self.folder / "meta").mkdir()
         command += ["--port", f"127.0.0.1:{self.port}", "posix", "--sidecar", str(self.folder / "meta")]
         command += [str(self.folder / "data")]
         environ = {"ROOT_ACCESS_KEY": _ACCESS, "ROOT_SECRET_KEY": _SECRET}
-        self.server = Server(command, self.folder / "messages.txt", environ)
+        self.serve(command, environ)
 
     @property
     def endpoint(self) -> str:
@@ -88,11 +87,6 @@ class S3:
         root = self.folder / "data" / self.bucket
         return {str(path.relative_to(root)) for path in (root / prefix).rglob("*") if path.is_file()}
 
-    def start(self) -> None:
-        """Returns once it answers."""
-        self.server.start()
-        eventually(self.answers, lambda: f"S3 answers: {self.server.tail()}")
-
     def answers(self) -> bool:
         """It answers a request now, if only by refusing it."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
@@ -103,24 +97,3 @@ class S3:
             return False
         finally:
             connection.close()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.server.kill()
-
-    def mend(self) -> None:
-        """Runs and answers again, whatever was done to it."""
-        self.server.resume()
-        self.start()
-
-    def close(self) -> None:
-        """End it and remove its folder."""
-        self.server.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> S3:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()

@@ -18,8 +18,8 @@ from eventmill.core.schema import EVENT, Hop, Topic
 from eventmill.lake.compact import compact
 from eventmill.query.service import QueryService
 from eventmill.serve import retain
-from eventmill.serve.engine import Stores
 from eventmill.serve.folder import DataFolder
+from eventmill.serve.stores import Stores
 from eventmill.sinks.runner import LakeRunner, RealtimeRunner
 from lake_events import batch
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -112,6 +113,20 @@ class Serving:
     def _close(self) -> None:
         self.process.stdout.close()
         self.messages.close()
+
+
+@contextlib.contextmanager
+def seeded(data: Path, events: int) -> Iterator[Serving]:
+    """A server whose stores hold so many events of the last 20 hours, one in twenty of them bad."""
+    found = Serving(data)
+    try:
+        load = ("--events", str(events), "--span", "20h", "--bad", "0.05")
+        sent = eventmill("generate", "--url", found.url, *load, "--json")
+        assert sent.returncode == 0, sent.stderr
+        found.flush()
+        yield found
+    finally:
+        found.kill()
 
 
 def eventmill(*arguments: str, **environ: str) -> subprocess.CompletedProcess[bytes]:

@@ -27,4 +27,12 @@ def test_each_message_is_copied_once_whatever_is_bounced(kafka, tmp_path, target
 )
 def test_the_judge_sees_what_is_lost_doubled_or_out_of_order(concurrent, afterwards, wrong):
     """Negative control."""
-    assert transactions.failures(transactions._judged(concurrent, afterwards, 3)) == wrong
+    row = {"bounced": "brokers", "how": "hard", "bounces": 3, "torn": 0}
+    assert transactions.failures(row | transactions._judged(concurrent, afterwards, 3)) == wrong
+
+
+@pytest.mark.parametrize(("torn", "wrong"), [(3, {}), (2, {"untorn": 1}), (0, {"untorn": 3})])
+def test_a_run_that_tore_nothing_has_shown_nothing(torn, wrong):
+    """Negative control."""
+    row = {"bounced": "processors", "how": "hard", "bounces": 3, "torn": torn}
+    assert transactions.failures(row | transactions._judged({0: [1]}, {0: [1]}, 1)) == wrong

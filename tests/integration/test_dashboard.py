@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from tests.browser import Tab, chromium
-from tests.serving import Serving, eventmill, eventually
+from tests.serving import Serving, eventually, seeded
 
 EVENTS = 6_000
 DAY_MS = 86_400_000
@@ -40,16 +40,8 @@ def browser():
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory, browser):
-    found = Serving(tmp_path_factory.mktemp("dashboard"))
-    try:
-        sent = eventmill(
-            "generate", "--url", found.url, "--events", str(EVENTS), "--span", "20h", "--bad", "0.05", "--json"
-        )
-        assert sent.returncode == 0, sent.stderr
-        found.flush()
+    with seeded(tmp_path_factory.mktemp("dashboard"), EVENTS) as found:
         yield found
-    finally:
-        found.kill()
 
 
 @pytest.fixture

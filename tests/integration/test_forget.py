@@ -16,8 +16,8 @@ from eventmill.core.rollup import distinct_merge
 from eventmill.core.schema import Topic
 from eventmill.lake.compact import compact
 from eventmill.serve import forget
-from eventmill.serve.engine import Stores
 from eventmill.serve.folder import DataFolder
+from eventmill.serve.stores import Stores
 from eventmill.sinks.realtime import ddl
 from serving import eventmill
 
@@ -187,7 +187,7 @@ from pathlib import Path
 from eventmill.core.config import load
 from eventmill.core.rollup import distinct_merge
 from eventmill.serve import forget
-from eventmill.serve.engine import Stores
+from eventmill.serve.stores import Stores
 from eventmill.serve.folder import DataFolder
 data, point, user = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 config = load(None, overrides={"data": data})

@@ -8,7 +8,7 @@ import orjson
 
 from eventmill.core.clock import now_ms
 from eventmill.core.config import load
-from eventmill.serve.engine import Stores
+from eventmill.serve.stores import Stores
 from serving import eventmill
 
 HOURS = (0, 1, 24, 71, 73)

@@ -14,7 +14,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
-from tests.serving import Serving, eventmill
+from tests.serving import seeded
 
 from eventmill.core.schema import Hop, Reason
 from eventmill.ingest.endpoints import FORWARDED, REPLAY
@@ -47,16 +47,8 @@ schemathesis.openapi.format("date-time", recent)
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory):
-    found = Serving(tmp_path_factory.mktemp("openapi"))
-    try:
-        sent = eventmill(
-            "generate", "--url", found.url, "--events", str(EVENTS), "--span", "20h", "--bad", "0.05", "--json"
-        )
-        assert sent.returncode == 0, sent.stderr
-        found.flush()
+    with seeded(tmp_path_factory.mktemp("openapi"), EVENTS) as found:
         yield found
-    finally:
-        found.kill()
 
 
 def conforms(case, serving):

@@ -223,7 +223,7 @@ def test_an_old_and_a_new_version_live_side_by_side_and_a_check_tells_what_the_n
 
 def test_while_the_registry_is_down_events_are_accepted_and_flagged_and_judged_when_it_is_back(serve, registry):
     RegistrySource(SchemasConfig(registry=registry.url)).publish("purchase", schema())
-    registry.stop()
+    registry.kill()
     server = serve(EVENTMILL_SCHEMAS__REGISTRY=registry.url, EVENTMILL_SCHEMAS__REFRESH_INTERVAL="100ms")
     send(server, event(1, 1), event(2, "x"))
     assert ids(server, "bitAnd(flags, 1024) != 0") == ["m1", "m2"]
@@ -249,7 +249,7 @@ def test_while_the_registry_is_down_events_are_accepted_and_flagged_and_judged_w
     assert (lake["m1"] & 3072, lake["m2"] & 3072) == (0, 2048)
     assert not [flags for flags in lake.values() if flags & 1024]
     # What is known stays in force when the registry goes again.
-    registry.stop()
+    registry.kill()
     send(server, event(3, "x"), event(4, 4))
     assert [name for name in ids(server) if name in ("m3", "m4")] == ["m4"]
     assert server.engine("GET", "/v1/audit")["balanced"]

@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import chdb
 import pytest
 import yaml
 from prometheus_client import REGISTRY
@@ -16,6 +18,7 @@ from tests.needs import had
 from eventmill.cli.main import COMMANDS
 from eventmill.core import config
 from eventmill.observe import metrics
+from eventmill.sinks.realtime.server import parse_url
 from testbed.packages import program
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +67,30 @@ def test_volumes_and_dependencies_are_declared(file):
         for other, until in service.get("depends_on", {}).items():
             ends = until == {"condition": "service_completed_successfully"}
             assert ends or "healthcheck" in compose["services"][other], f"{name} waits for {other}"
+
+
+def test_roles_on_kafka_know_the_addresses_and_keys_of_what_they_use():
+    services = COMPOSE["compose.kafka.yaml"]["services"]
+    sink, clickhouse, s3 = (services[name] for name in ("sink", "clickhouse", "s3"))
+    configured = config.load(environ={key: str(value) for key, value in sink["environment"].items()})
+    store = parse_url(configured.realtime.url)
+    server = clickhouse["environment"]
+    assert (store.host, store.user, store.password) == (
+        "clickhouse", server["CLICKHOUSE_USER"], server["CLICKHOUSE_PASSWORD"],
+    )  # fmt: skip
+    lake = configured.lake
+    keys = lake.access_key_id, lake.secret_access_key
+    assert keys == (s3["environment"]["ROOT_ACCESS_KEY"], s3["environment"]["ROOT_SECRET_KEY"])
+    assert keys == (server["AWS_ACCESS_KEY_ID"], server["AWS_SECRET_ACCESS_KEY"])
+    hosts = [urlsplit(configured.dimensions.redis).hostname, urlsplit(lake.endpoint).hostname]
+    assert {*hosts, *(address.split(":")[0] for address in configured.kafka.bootstrap)} <= set(services)
+    assert services["tables"]["command"] == ["schema", "apply"]
+    assert sink["depends_on"]["tables"] == {"condition": "service_completed_successfully"}
+
+
+def test_the_server_is_of_the_version_that_is_tested():
+    image = COMPOSE["compose.kafka.yaml"]["services"]["clickhouse"]["image"]
+    assert f"{chdb.engine_version}.".startswith(f"{image.split(':')[1]}.")
 
 
 @pytest.mark.parametrize(

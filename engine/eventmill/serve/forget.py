@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -24,15 +24,14 @@ from eventmill.core.errors import ConfigError, StoreError
 from eventmill.core.log import Count, Frame, Log, StoredFrame
 from eventmill.core.renames import AS_STORED, Renames
 from eventmill.core.schema import DEAD, Hop, Topic
-from eventmill.core.tombstones import Tombstone, Tombstones, digest, record, recorded
+from eventmill.core.tombstones import Tombstone, digest, record, recorded
 from eventmill.lake.compact import compact
 from eventmill.lake.forget import count_aggregates, covered, forget_aggregates
 from eventmill.lake.maintain import maintain
-from eventmill.lake.table import Lake
 from eventmill.query.saved import SavedQuestions
 from eventmill.serve import retain
+from eventmill.serve.stores import Stores
 from eventmill.sinks.realtime import forget as realtime
-from eventmill.sinks.realtime.store import RealtimeStore
 
 _READ_EVENTS: Final = 50_000
 #: Topics that hold events, and who must have taken a frame before it is touched.
@@ -42,17 +41,6 @@ _TOPICS: Final = {
     Topic.ENRICHED: (groups.REALTIME, groups.LAKE),
     Topic.DEAD: (),
 }
-
-
-class _Stores(Protocol):
-    @property
-    def log(self) -> Log: ...
-    @property
-    def realtime(self) -> RealtimeStore: ...
-    @property
-    def lake(self) -> Lake: ...
-    @property
-    def tombstones(self) -> Tombstones: ...
 
 
 def tombstone(
@@ -74,7 +62,7 @@ def tombstone(
     return Tombstone(uuid.uuid4().hex, now_ms(), None if user is None else digest(user), event, from_ms, to_ms, older)
 
 
-def survey(stores: _Stores, wanted: Tombstone) -> dict[str, Any]:
+def survey(stores: Stores, wanted: Tombstone) -> dict[str, Any]:
     """What is there of it, by store and topic. Nothing may be consumed meanwhile."""
     files = stores.lake.live_files()
     rows = covered(files, wanted)
@@ -101,7 +89,7 @@ def _named(wanted: Tombstone) -> Callable[[str], bool]:
 
 
 def forget(
-    stores: _Stores, config: Config, wanted: Tombstone, *, checkpoint: Callable[[str], None] = lambda _: None
+    stores: Stores, config: Config, wanted: Tombstone, *, checkpoint: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """Delete it; gives the receipt. Nothing may be consumed meanwhile, and every insert must have come to its end.
 
@@ -113,7 +101,7 @@ def forget(
 
 
 def resume(
-    stores: _Stores, config: Config, *, checkpoint: Callable[[str], None] = lambda _: None
+    stores: Stores, config: Config, *, checkpoint: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, Any]]:
     """End what a crash has interrupted; gives the receipts."""
     receipts = []
@@ -130,7 +118,7 @@ def pending(config: Config) -> list[Path]:
 
 
 def _carry_out(
-    stores: _Stores, config: Config, wanted: Tombstone, receipt: dict[str, Any], checkpoint: Callable[[str], None]
+    stores: Stores, config: Config, wanted: Tombstone, receipt: dict[str, Any], checkpoint: Callable[[str], None]
 ) -> dict[str, Any]:
     _refuse_open_inserts(stores.log)
     retain.resume(stores)  # what is counted as retired is not to be counted as forgotten, too

@@ -14,7 +14,8 @@ from eventmill.core.tombstones import Tombstone
 from eventmill.serve import forget
 
 if TYPE_CHECKING:
-    from eventmill.serve.engine import Engine, Stores
+    from eventmill.serve.engine import Engine
+    from eventmill.serve.stores import Stores
 
 _UNSTORED = (
     (groups.PROCESS, Topic.RAW),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -10,23 +10,12 @@ from eventmill.core import groups
 from eventmill.core.config import Config
 from eventmill.core.log import Log
 from eventmill.core.schema import Flag, Topic
-from eventmill.lake.table import Lake
 from eventmill.process.dimensions.source import Dimensions
 from eventmill.process.schemas.ruling import Ruling
 from eventmill.serve.dimensions import dimensioned, known_now, revise_dimensions
 from eventmill.serve.revise import any_flagged, revise_realtime, revised
+from eventmill.serve.stores import Stores
 from eventmill.serve.upkeep import keep_up
-from eventmill.sinks.realtime.store import RealtimeStore
-
-
-class _Stores(Protocol):
-    @property
-    def log(self) -> Log: ...
-    @property
-    def realtime(self) -> RealtimeStore: ...
-    @property
-    def lake(self) -> Lake: ...
-
 
 #: A place beyond all events.
 _EVERYWHERE: Final = (1 << 63) - 1
@@ -41,7 +30,7 @@ def _in_lake(log: Log) -> int:
     return 0 if any(log.lag(groups.LAKE, Topic.ENRICHED, each) for each in partitions) else _EVERYWHERE
 
 
-def mended(stores: _Stores, config: Config, newest: Ruling | None, dimensions: Dimensions) -> dict[str, Any]:
+def mended(stores: Stores, config: Config, newest: Ruling | None, dimensions: Dimensions) -> dict[str, Any]:
     """Compact, tidy, and put right what can be: by the ``newest`` schemas, and by what ``dimensions`` knows now."""
     realtime = stores.realtime
     ruling = newest if newest is not None and any_flagged(realtime, Flag.SCHEMA_UNKNOWN) else None

@@ -13,8 +13,8 @@ import orjson
 from eventmill.core.config import Config
 from eventmill.core.errors import DataFolderBusy, StoreError
 from eventmill.net import unix
-from eventmill.serve.engine import Stores
 from eventmill.serve.folder import ENGINE_SOCKET, DataFolder, existing_stores
+from eventmill.serve.stores import Stores
 
 _TIMEOUT_S: Final = 600.0
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from eventmill.core import groups
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import Config
-from eventmill.core.log import Count, Log
+from eventmill.core.log import Count
 from eventmill.core.retention import DAY_MS, Rules, before, rules
 from eventmill.core.schema import Hop, Topic
 from eventmill.core.tombstones import record_retired, recorded
@@ -23,25 +23,15 @@ from eventmill.lake.aggregates import Aggregates
 from eventmill.lake.compact import compact
 from eventmill.lake.maintain import maintain
 from eventmill.lake.retire import Gone
-from eventmill.lake.table import Lake
 from eventmill.observe import metrics
+from eventmill.serve.stores import Stores
 from eventmill.sinks.realtime import retire as realtime
 from eventmill.sinks.realtime.sketches import Sketches
-from eventmill.sinks.realtime.store import RealtimeStore
 
 _ROLL_UPS: Final = "aggregates"
 
 
-class _Stores(Protocol):
-    @property
-    def log(self) -> Log: ...
-    @property
-    def realtime(self) -> RealtimeStore: ...
-    @property
-    def lake(self) -> Lake: ...
-
-
-def planned(stores: _Stores, config: Config, now_ms: int) -> dict[str, Any]:
+def planned(stores: Stores, config: Config, now_ms: int) -> dict[str, Any]:
     """What ``retain`` would do; nothing is changed. Raises ``ConfigError``, ``StoreError``."""
     wanted = rules(config)
     gone, waiting = retire.survey(stores.lake, Aggregates.of(stores.lake), wanted, now_ms)
@@ -51,7 +41,7 @@ def planned(stores: _Stores, config: Config, now_ms: int) -> dict[str, Any]:
 
 
 def retain(
-    stores: _Stores,
+    stores: Stores,
     config: Config,
     now_ms: int,
     *,
@@ -83,20 +73,20 @@ def retain(
     return report
 
 
-def resume(stores: _Stores) -> None:
+def resume(stores: Stores) -> None:
     """Delete from the real-time store what is counted as retired and, after a crash, may still be there."""
     known = recorded(stores.log).retired
     if known and not known[-1].get("done"):
         _delete(stores, realtime.Wanted(**known[-1]))
 
 
-def _delete(stores: _Stores, wanted: realtime.Wanted) -> None:
+def _delete(stores: Stores, wanted: realtime.Wanted) -> None:
     realtime.delete(stores.realtime, wanted)
     with stores.log.transaction() as transaction:
         transaction.append([record_retired(uuid.uuid4().hex, {"done": True})])
 
 
-def _retire_realtime(stores: _Stores, wanted: realtime.Wanted, checkpoint: Callable[[str], None]) -> Gone:
+def _retire_realtime(stores: Stores, wanted: realtime.Wanted, checkpoint: Callable[[str], None]) -> Gone:
     found = realtime.survey(stores.realtime, wanted)
     if found["rows"]:
         hours = realtime.hours(stores.realtime, wanted)
@@ -113,7 +103,7 @@ def _first_ms(now_ms: int, kept_ms: int) -> int:
     return before(now_ms, kept_ms) * DAY_MS
 
 
-def _wanted(stores: _Stores, config: Config, wanted: Rules, now_ms: int, timeout_s: float) -> realtime.Wanted:
+def _wanted(stores: Stores, config: Config, wanted: Rules, now_ms: int, timeout_s: float) -> realtime.Wanted:
     """Only what the lake has, and what no question is asked about in the real-time store any more."""
     window_ms = parse_duration_ms(config.realtime.window)
     asked = min(now_ms - window_ms, stores.lake.watermark() or 0) // DAY_MS * DAY_MS
@@ -122,7 +112,7 @@ def _wanted(stores: _Stores, config: Config, wanted: Rules, now_ms: int, timeout
     return realtime.Wanted(first, flagged, _in_lake(stores, timeout_s))
 
 
-def _in_lake(stores: _Stores, timeout_s: float) -> int:
+def _in_lake(stores: Stores, timeout_s: float) -> int:
     """A place in the real-time store's order below which the lake has everything; 0 when the lake is behind."""
     log = stores.log
     ends = {each: log.committed(groups.REALTIME, Topic.ENRICHED, each) for each in log.partitions(Topic.ENRICHED)}
@@ -131,7 +121,7 @@ def _in_lake(stores: _Stores, timeout_s: float) -> int:
     return sum(ends.values()) if has_them else 0
 
 
-def _old_roll_ups(stores: _Stores, wanted: Rules, now_ms: int) -> Gone:
+def _old_roll_ups(stores: Stores, wanted: Rules, now_ms: int) -> Gone:
     tables = realtime.old_roll_ups(stores.realtime, _first_ms(now_ms, wanted.aggregates_ms))
     sizes = [size for partitions in tables.values() for size in partitions.values()]
     months = {name for partitions in tables.values() for name in partitions}

@@ -63,8 +63,7 @@ class Feed:
         """See ``core.log.Log.read``; waits until it knows whether the partition has frames there."""
         if to_offset is not None and self._taken.keys() != {partition}:
             # Whoever names an end wants nothing of other partitions, and what comes of them would only be in the way.
-            for places in (self._buffers, self._taken, self._fetched):
-                places.clear()
+            self._leave()
         self._turn_to({**self._taken, partition: from_offset})
         buffer = self._buffers[partition]
         found: list[StoredFrame] = []
@@ -138,6 +137,26 @@ class Feed:
             raise StateError(f"Kafka has no topic {self._name}; `eventmill topics create` makes it")
         elif not error.retriable() and error.fatal():
             raise LogUnavailable(f"Kafka: reading {self._name} failed: {error.str()}")
+
+    def is_at(self, partition: int, offset: int) -> bool:
+        """Whether it reads this partition alone, and its next frame is that at ``offset``."""
+        return self._taken == {partition: offset}
+
+    @property
+    def resting(self) -> bool:
+        """It has no place, and fetches nothing."""
+        return not self._taken
+
+    def rest(self) -> None:
+        """Give up its place, and drop what has been fetched ahead."""
+        self._leave()
+        with asking(f"reading {self._name}"):
+            self._consumer.unassign()
+
+    def _leave(self) -> None:
+        for places in (self._buffers, self._taken, self._fetched):
+            places.clear()
+        self._ended.clear()
 
     def close(self) -> None:
         """Let go of the consumer."""

@@ -32,12 +32,11 @@ from eventmill.log.kafka.clients import consumer, producer
 from eventmill.log.kafka.feed import Feed
 from eventmill.log.kafka.offsets import Offsets, intent_of
 from eventmill.log.kafka.outbox import Draft, Outbox
+from eventmill.log.kafka.scans import Scans
 from eventmill.log.kafka.sums import Sums
 from eventmill.log.kafka.topics import LEDGER
 
 _LOOK_S: Final = 0.1
-#: A reader that looks at a few frames here and there fetches little ahead: all of it is dropped when it goes elsewhere.
-_GLANCE: Final = {"fetch.message.max.bytes": 1 << 18, "queued.max.messages.kbytes": 1 << 11}
 logger = logging.getLogger(__name__)
 
 #: Frames of a lag that are counted one by one; more are estimated from them.
@@ -60,7 +59,7 @@ class KafkaLog:
         identity = None if name is None else f"{self._prefix}.{name}"
         self._outbox = Outbox(producer(self._kafka, identity), self.topic_name, f"{self._prefix}.{LEDGER}")
         self._feeds: dict[tuple[Topic, int], Feed] = {}
-        self._scans: dict[Topic, tuple[threading.Lock, Feed]] = {}
+        self._scans = Scans(lambda topic, settings: self._feed_of(topic, settings=settings))
         self._lock = threading.Lock()
         self._known: dict[Topic, list[int]] = {}
         self._sums = Sums(self._feed_of(Topic.RAW, f"{self._prefix}.{LEDGER}"), self._dead)
@@ -111,12 +110,7 @@ class KafkaLog:
         """See ``core.log.Log.read``. Each thread reads on where it was; whoever names an end may read anywhere."""
         if to_offset is None:
             return self._mine(topic).read(partition, from_offset, events_max=events_max, to_offset=None)
-        with self._lock:
-            if topic not in self._scans:
-                self._scans[topic] = threading.Lock(), self._feed_of(topic, settings=_GLANCE)
-            lock, feed = self._scans[topic]
-        with lock:
-            return feed.read(partition, from_offset, events_max=events_max, to_offset=to_offset)
+        return self._scans.read(topic, partition, from_offset, events_max=events_max, to_offset=to_offset)
 
     def _mine(self, topic: Topic) -> Feed:
         with self._lock:
@@ -332,7 +326,8 @@ class KafkaLog:
         self._closed = True
         self._outbox.close()
         with self._lock:
-            for feed in (*self._feeds.values(), *(feed for _, feed in self._scans.values())):
+            for feed in self._feeds.values():
                 feed.close()
+        self._scans.close()
         self._sums.close()
         self._offsets.close()
