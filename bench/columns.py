@@ -50,7 +50,7 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
     count = 5_000 if smoke else 200_000
     rows = pa.Table.from_batches([events(count, 1)])
     rows = rows.append_column("log_offset", pa.array((np.arange(count) // 2_000).astype(np.uint64)))
-    with tempfile.TemporaryDirectory(prefix="columns-bench-") as folder, closing(Clients(Path(folder), "x")) as clients:
+    with tempfile.TemporaryDirectory(prefix="columns-bench-") as folder, closing(Clients(Path(folder))) as clients:
         clients.command("CREATE DATABASE x")
         kinds = ", ".join(f"{column.name} {column.kind}" for column in EVENTS_TABLE.columns)
         clients.command(f"CREATE TABLE x.source ({kinds}) ENGINE = Memory")

@@ -87,8 +87,9 @@ class Life:
         return by_rule(retain.retain(self.stores, self.config, self.now, **more))
 
     def truth(self) -> duckdb.DuckDBPyConnection:
-        """What must be there, as DuckDB's table ``truth``."""
+        """What must be there, as DuckDB's table ``truth``, under the names of now."""
         columns = {name: [row.get(name) for row in self.rows] for name in _TRUTH}
+        columns["event"] = [self.config.query.renames.now(name) for name in columns["event"]]
         kinds = [pa.binary(16) if name == "event_id" else EVENT.field(name).type for name in _TRUTH]
         kinds = [pa.string() if pa.types.is_dictionary(kind) else kind for kind in kinds]
         kinds = [pa.int64() if pa.types.is_timestamp(kind) else kind for kind in kinds]

@@ -55,7 +55,7 @@ STATEMENTS = [
 def make_old_store(path: Path, *batches: pa.RecordBatch) -> None:
     """A store of that time with these rows."""
     path.mkdir(parents=True)
-    clients = Clients(path, "eventmill")
+    clients = Clients(path)
     for statement in STATEMENTS:
         clients.command(statement)
     for batch in batches:

@@ -88,10 +88,12 @@ def trends(duck: Duck, body: Row) -> dict[tuple[Any, ...], Any]:
     value = f"{function}(number)" if field else "count(*)"
     value = f"count(DISTINCT {WHO[function]})" if function in WHO else value
     value = "coalesce(sum(number), 0)" if function == "sum" else value
+    # What is no amount, like a mean, ranks by how many events there are.
+    weight = value if not field or function == "sum" else "count(*)"
     until = "<=" if body.get("cumulative") else "="
     query = (
         f", w AS (SELECT *, t // {interval} * {interval} AS bucket FROM e WHERE wanted), "
-        f"weights AS (SELECT label, {value} AS weight FROM w GROUP BY label), {ranked(body)}, "
+        f"weights AS (SELECT label, {weight} AS weight FROM w GROUP BY label), {ranked(body)}, "
         "s AS (SELECT * EXCLUDE (label), as_label FROM w JOIN shown ON w.label IS NOT DISTINCT FROM shown.label), "
         "b AS (SELECT DISTINCT period, bucket, as_label FROM s) "
         f"SELECT b.period, b.bucket, b.as_label, {value} FROM b JOIN s ON s.period = b.period "

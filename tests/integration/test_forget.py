@@ -65,8 +65,8 @@ def filled(serve, **environ: str):
     return server, sent
 
 
-def command(*arguments: str, data: Path) -> tuple[int, dict]:
-    done = eventmill(*arguments, "--data", str(data), "--json")
+def command(*arguments: str, data: Path, **environ: str) -> tuple[int, dict]:
+    done = eventmill(*arguments, "--data", str(data), "--json", **environ)
     assert MINE.encode() not in done.stdout + done.stderr
     return done.returncode, orjson.loads(done.stdout) if done.stdout else {"error": done.stderr.decode()}
 
@@ -163,10 +163,18 @@ def test_an_event_and_a_time_are_forgotten_as_named_and_no_more(serve) -> None:
     assert (status, receipt["realtime"]["rows"], receipt["lake"]["rows"]) == (0, 15, 15), receipt
     assert receipt["what"]["event"] == "Event 1"
     assert command("forget", "--event", "Event 0", data=server.data)[1]["lake"]["rows"] == 30
+    # What an event was called before goes with it; what it is called now does not go with that.
+    renames = {"EVENTMILL_QUERY__RENAMES": '{"Event 1": "Opened", "Opened": "Started", "Event 0": "x"}'}
+    some = ("--from", "2026-11-22T10:50:00Z")
+    status, receipt = command("forget", "--event", "Started", *some, data=server.data, **renames)
+    assert (status, receipt["lake"]["rows"], receipt["realtime"]["rows"]) == (0, 5, 5), receipt
+    assert receipt["what"]["older_names"] == ["Event 1", "Opened"]
+    status, receipt = command("forget", "--event", "Event 1", "--to", "1970-01-02", data=server.data, **renames)
+    assert (status, "older_names" in receipt["what"]) == (0, False)
     with DataFolder(server.data):
         stores = Stores(load(None, overrides={"data": server.data}))
         try:
-            assert [len(each) for each in users(stores)] == [15, 15]
+            assert [len(each) for each in users(stores)] == [10, 10]
             rolled_up_equal(stores)
             assert stores.audit().balanced
         finally:

@@ -313,7 +313,9 @@ def test_a_property_that_comes_and_widens_is_read_in_both_stores(tmp_path: Path)
 
 
 def test_what_is_retired_is_refused_with_the_time_from_which_on_it_is_there(tmp_path: Path) -> None:
-    life = Life(tmp_path / "data", **FAST)
+    life = Life(
+        tmp_path / "data", **FAST, **{"query.renames": '{"scroll": "scrolled", "tap": "touch", "touch": "press"}'}
+    )
     year = Year(life, 3, 30)
     life.now = START
     for _ in range(7):
@@ -322,7 +324,7 @@ def test_what_is_retired_is_refused_with_the_time_from_which_on_it_is_there(tmp_
     life.retain()
     kept = life.ask("trends", START, life.now)["meta"]["kept"]
     assert (kept["raw_from"], kept["downsampled"]) == (
-        "2024-01-03T00:00:00Z", {"scroll": "2024-01-05T00:00:00Z"}
+        "2024-01-03T00:00:00Z", {"scrolled": "2024-01-05T00:00:00Z"}
     )  # fmt: skip
     for kind, body, first in (
         ("trends", {"measure": "sum:properties.n", "event": "tap"}, "2024-01-03"),
@@ -333,9 +335,13 @@ def test_what_is_retired_is_refused_with_the_time_from_which_on_it_is_there(tmp_
         with pytest.raises(QueryError, match=f"before {first}.*retired"):
             life.ask(kind, START, life.now, **body)
     life.ask("trends", START + 2 * DAY_MS, life.now, measure="sum:properties.n", event="tap")
+    same_counts(life, START, life.now)  # under their new names, from aggregates and events
+    one, other = (life.ask("trends", START, life.now, interval="day", event=name)["rows"] for name in ("tap", "press"))
+    assert one == other
+    assert sum(count for _, count in one) == sum(each["event"] == "tap" for each in life.rows)
 
     # An event's aggregates go with it, a user's share of them cannot be told.
-    forget.forget(life.stores, life.config, Tombstone("x", life.now, None, "scroll", None, None))
+    forget.forget(life.stores, life.config, Tombstone("x", life.now, None, "scrolled", older=["scroll"]))
     life.rows = [each for each in life.rows if each["event"] != "scroll"]
     same_counts(life, START, life.now)
     assert life.stores.audit().balanced

@@ -135,13 +135,15 @@ class Waiting:
         self.go = threading.Event()
         self.asked = threading.Semaphore(0)
 
-    def explain_readonly(self, kind: str, sql: str, parameters: Any, settings: Any) -> list[list[str]]:
+    def explain_readonly(
+        self, kind: str, sql: str, parameters: Any, settings: Any, database: str = ""
+    ) -> list[list[str]]:
         raise self._waited()
 
     def query_arrow(self, sql: str, parameters: Any = None, settings: Mapping[str, Any] | None = None) -> pa.Table:
         raise self._waited()
 
-    def query_readonly(self, sql: str, parameters: Any, settings: Mapping[str, Any]) -> pa.Table:
+    def query_readonly(self, sql: str, parameters: Any, settings: Mapping[str, Any], database: str = "") -> pa.Table:
         raise self._waited()
 
     def command(self, statement: str) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from query_twin import iso, rows_of, trends
 
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError
+from eventmill.core.rollup import ACCURACY
 from eventmill.core.schema import EVENT
+from eventmill.core.typed import Typed
 from eventmill.lake.table import Lake
 from eventmill.query.service import QueryService
-from eventmill.query.trends import ACCURACY
+from eventmill.query.trends import OF_VALUES
 from eventmill.sinks.realtime.store import RealtimeStore
 from realtime_events import DAY_MS, NAMES, START_MS, TYPED, events
 
@@ -206,6 +211,85 @@ def test_the_roll_up_answers_what_it_can(services: dict[str, QueryService]) -> N
     assert raw == COUNT
     rolled = service.ask("trends", body | {"breakdown": "event", "measure": "users"})["meta"]["estimated_rows"]
     assert 0 < rolled < COUNT
+
+
+def moment(step: int) -> int:
+    """A time that lies on a minute, an hour or a day, or on none."""
+    return START_MS - DAY_MS // 2 + step
+
+
+NUMBERED = st.fixed_dictionaries(
+    {
+        "event": st.sampled_from(["purchase", "tap"]),
+        "measure": st.sampled_from([f"{function}:properties.price" for function in OF_VALUES]),
+        "interval": st.sampled_from(["minute", "hour", "hour", "day"]),
+    },
+    optional={
+        "breakdown": st.sampled_from(["platform", "event", ["event", "platform"]]),
+        "filters": st.just([{"field": "platform", "op": "eq", "value": "ios"}]),
+        "compare": st.just("previous"),
+        "cumulative": st.booleans(),
+        "limit": st.sampled_from([1, 20]),
+    },
+)
+STEPS = st.integers(0, 3 * DAY_MS)
+STEPS |= st.integers(0, 3 * 24).map(lambda hour: hour * HOUR_MS) | st.integers(0, 6).map(
+    lambda half: half * DAY_MS // 2
+)
+
+
+class NotRolledUp:
+    """A store that says of its roll-ups that they have no number of any event."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    @property
+    def typed(self) -> Typed:
+        return Typed.of(replace(each, events=()) for each in self._store.typed.properties.values())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(body=NUMBERED, start=STEPS, length=STEPS.filter(bool))
+def test_numbers_from_roll_ups_are_those_of_the_events(
+    services: dict[str, QueryService], body: dict[str, Any], start: int, length: int
+) -> None:
+    """To the last digit, quantiles too; sums differ by the order of adding."""
+    length = min(length, DAY_MS // 8) if body["interval"] == "minute" else length
+    body = body | {"from": iso_ms(moment(start)), "to": iso_ms(moment(start + length))}
+    rolled = services["both" if start % 2 else "realtime"]
+    raw = QueryService(
+        NotRolledUp(rolled._store), rolled._lake_source, rolled.config, window_ms=DAY_MS, watermark=rolled._watermark,
+        clock=lambda: NOW,
+    )  # fmt: skip
+    one, other = rolled.ask("trends", body)["rows"], raw.ask("trends", body)["rows"]
+    raw.close()
+    assert len(one) == len(other)
+    added = body["measure"].startswith(("sum", "avg"))
+    for found, wanted in zip(
+        (cell for row in one for cell in row), (cell for row in other for cell in row), strict=True
+    ):
+        assert found == (pytest.approx(wanted, rel=1e-9, abs=1e-6) if added and isinstance(wanted, float) else wanted)
+
+
+def test_numbers_are_read_from_the_roll_ups_that_have_them(services: dict[str, QueryService]) -> None:
+    body = {"from": iso(START_MS + HOUR_MS), "to": iso(START_MS + 2 * DAY_MS), "interval": "day", "event": "purchase"}
+
+    def tables(**more: Any) -> set[str]:
+        return {each["table"] for each in services["realtime"].explain("trends", body | more)["tables"]}
+
+    for measure in OF_VALUES:
+        assert tables(measure=f"{measure}:properties.price") == {"eventmill.numbers_1h", "eventmill.numbers_1d"}
+    of = "sum:properties.price"
+    assert tables(measure=of, breakdown="platform") == {"eventmill.numbers_1h", "eventmill.numbers_1d"}
+    for more in (
+        {"breakdown": "country"}, {"event": "screen"}, {"event": None}, {"measure": "sum:properties.cart.items"},
+        {"measure": "sum:context.price"}, {"filters": [{"field": "properties.price", "op": "gt", "value": 5}]},
+    ):  # fmt: skip
+        assert tables(**{"measure": of, **more}) == {"eventmill.events"}, more
 
 
 def test_meta(services: dict[str, QueryService]) -> None:

@@ -32,7 +32,7 @@ STATEMENTS = [
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
-    with closing(Clients(tmp_path_factory.mktemp("parser"), "eventmill")) as clients:
+    with closing(Clients(tmp_path_factory.mktemp("parser"))) as clients:
         yield clients
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from eventmill.core.renames import AS_STORED, Renames
 from eventmill.process.schemas.impact import broken
 from eventmill.query.mentions import properties_of
 from eventmill.query.saved import Saved
@@ -70,4 +71,10 @@ def test_a_property_that_no_schema_named_breaks_where_the_new_one_is_closed():
     ],
 )
 def test_what_a_saved_question_hangs_on(kind, query, found):
-    assert properties_of(Saved("q", kind, query, 0), "e") == found
+    assert properties_of(Saved("q", kind, query, 0), "e", AS_STORED) == found
+
+
+def test_a_saved_question_about_an_old_name_hangs_on_what_the_event_is_now():
+    saved = Saved("q", "trends", {"event": "old", "measure": "sum:properties.price"}, 0)
+    assert properties_of(saved, "e", AS_STORED) == set()
+    assert properties_of(saved, "e", Renames.parse({"old": "e"})) == {"price"}

@@ -12,25 +12,26 @@ from eventmill.log.local import LocalLog
 
 _TIMES = st.integers(0, 40)
 _USERS = st.sampled_from([None, "a", "b", "\u00e4 c"])
-_NAMES = st.sampled_from(["open", "close"])
+_NAMES = st.sampled_from(["open", "close", "start"])
 _ROWS = st.lists(st.tuples(_USERS, _NAMES, _TIMES, _TIMES), max_size=30)
-_WANTED = st.tuples(_TIMES, _USERS, st.none() | _NAMES, st.none() | _TIMES, st.none() | _TIMES)
+_WANTED = st.tuples(_TIMES, _USERS, st.lists(_NAMES, max_size=2), st.none() | _TIMES, st.none() | _TIMES)
 
 
 def tombstone(wanted: tuple) -> Tombstone:
-    before, user, event, begin, end = wanted
-    return Tombstone("id", before, None if user is None else digest(user), event, begin, end)
+    before, user, events, begin, end = wanted
+    event, *older = events or [None]
+    return Tombstone("id", before, None if user is None else digest(user), event, begin, end, older)
 
 
 def covered(row: tuple, wanted: tuple) -> bool:
     """The slow twin: one row, one condition after the other."""
     user, event, happened, received = row
-    before, of_user, of_event, begin, end = wanted
+    before, of_user, of_events, begin, end = wanted
     if not (happened < before or received < before):
         return False
     if of_user is not None and user != of_user:
         return False
-    if of_event is not None and event != of_event:
+    if of_events and event not in of_events:
         return False
     return (begin is None or happened >= begin) and (end is None or happened < end)
 
@@ -52,7 +53,7 @@ def test_the_mask_is_that_of_its_slow_twin(rows: list[tuple], wanted: list[tuple
 
 def test_the_log_keeps_them_and_names_no_user(tmp_path) -> None:
     log = LocalLog(tmp_path)
-    wanted = Tombstone("1", 5, digest("secret user"))
+    wanted = Tombstone("1", 5, digest("secret user"), "open", older=["start"])
     try:
         assert recorded(log).tombstones == []
         frames = [record(wanted), record(wanted, {"rows": 3})]

@@ -17,7 +17,7 @@ from eventmill.cli.replay import moment_ms
 
 @click.command()
 @click.option("--user", help="Only events of this user's id, as the app sent it (userId).")
-@click.option("--event", help="Only events of this name.")
+@click.option("--event", help="Only events of this name, and of those that it had before (query.renames).")
 @click.option("--from", "since", help="Only events that happened at or after (ISO 8601, or 2h for two hours ago).")
 @click.option("--to", "until", help="Only events that happened before.")
 @click.option("--dry-run", is_flag=True, help="Only count what would go.")
@@ -45,8 +45,9 @@ def forget(
 
     config = configure(config_file, data=data)
     wanted = tombstone(
-        user, event, None if since is None else moment_ms(since), None if until is None else moment_ms(until)
-    )
+        user, event, None if since is None else moment_ms(since), None if until is None else moment_ms(until),
+        config.query.renames,
+    )  # fmt: skip
     with stores_or_none(config) as stores, console.status("counting" if dry_run else "forgetting"):
         if stores is None:
             body = orjson.dumps({"tombstone": wanted.as_dict(), "dry_run": dry_run})
@@ -57,6 +58,8 @@ def forget(
         click.echo(orjson.dumps(receipt).decode())
         return
     Console().print(_table(receipt, dry_run))
+    if wanted.older:
+        Console().print(f"{wanted.event} was called {', '.join(wanted.older)} before: those events are counted, too")
     if not dry_run:
         Console().print(f"receipt: {receipt['receipt']}", soft_wrap=True)
         for topic in receipt["left_to_retention"]:

@@ -17,6 +17,7 @@ from rich.table import Table
 from eventmill.cli import tables
 from eventmill.cli.options import config_option, configure, data_option, friendly, json_option
 from eventmill.core.errors import ConfigError
+from eventmill.core.renames import Renames
 
 _READ_EVENTS: Final = 50_000
 _HOUR_MS: Final = 3_600_000
@@ -99,7 +100,7 @@ def check(
     log = open_existing(config)
     try:
         trial = try_schema(checker, _properties(log, event, now_ms() - hours * _HOUR_MS), Redaction(config.dead.redact))
-        broken = _broken(log, event, None if newest is None else newest.document, document)
+        broken = _broken(log, event, None if newest is None else newest.document, document, config.query.renames)
     finally:
         log.close()
     report = {
@@ -126,7 +127,7 @@ def _given(references: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def _broken(log: Any, event: str, before: Any, after: Any) -> dict[str, Any]:
+def _broken(log: Any, event: str, before: Any, after: Any, renames: Renames) -> dict[str, Any]:
     """What holds today and would not under ``after``: properties that the schema names, and saved questions."""
     from eventmill.process.schemas.impact import broken
     from eventmill.query.mentions import properties_of
@@ -134,7 +135,7 @@ def _broken(log: Any, event: str, before: Any, after: Any) -> dict[str, Any]:
 
     queries = []
     for project, saved in SavedQuestions(log).everyones():
-        hit = broken(before, after, properties_of(saved, event))
+        hit = broken(before, after, properties_of(saved, event, renames))
         if hit:
             whys = [f"properties.{path} {why}" for path, why in hit.items()]
             queries.append({"project": project, "name": saved.name, "kind": saved.kind, "why": whys})

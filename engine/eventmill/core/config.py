@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.errors import ConfigError
+from eventmill.core.renames import AS_STORED, Renames
 
 ENV_PREFIX = "EVENTMILL_"
 
@@ -187,7 +188,7 @@ class RetentionConfig:
 
 @dataclass(frozen=True, slots=True)
 class QueryConfig:
-    """Limits of the query service."""
+    """Limits of the query service, and the events that are called otherwise now (``"old name" = "new name"``)."""
 
     seconds_max: int = 30
     result_rows_max: int = 100_000
@@ -196,6 +197,7 @@ class QueryConfig:
     concurrency_max: int = 4
     cache_bytes_max: int = 256_000_000
     slow: str = "5s"
+    renames: Renames = AS_STORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +399,8 @@ def _value(key: str, name: str, kind: Any, value: Any) -> Any:
             if number < 0 or (number == 0 and name not in _ZERO):
                 raise ValueError("it must be above zero")
             return number
+        if kind is Renames:
+            return Renames.parse(value)
         if kind is str:
             if not isinstance(value, str):
                 raise ValueError("a string is needed")

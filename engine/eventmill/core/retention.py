@@ -50,7 +50,7 @@ def rules(config: Config) -> Rules:
         aggregates_ms=parse_duration_ms(given.aggregates),
         realtime_ms=parse_duration_ms(given.realtime),
         downsample_ms=parse_duration_ms(given.downsample_after),
-        names=frozenset(given.downsample_events),
+        names=config.query.renames.stored(given.downsample_events),
         per_minute=given.downsample_per_minute,
         cold_ms=parse_duration_ms(given.cold_after),
         cold_folder=given.cold_folder,

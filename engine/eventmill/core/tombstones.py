@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -39,8 +39,9 @@ def digest(user_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """Events that fulfil all that is given: ``user`` (a digest), ``event``, ``from_ms <= timestamp < to_ms``; and whose
-    ``timestamp`` or ``received_at`` lies before ``before_ms``. All times in ms since the epoch."""
+    """Events that fulfil all that is given: ``user`` (a digest), ``event`` (or one of ``older``, names that it had before),
+    ``from_ms <= timestamp < to_ms``; and whose ``timestamp`` or ``received_at`` lies before ``before_ms``. All times in ms
+    since the epoch."""
 
     id: str
     before_ms: int
@@ -48,6 +49,15 @@ class Tombstone:
     event: str | None = None
     from_ms: int | None = None
     to_ms: int | None = None
+    older: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "older", tuple(self.older))  # JSON gives lists
+
+    @property
+    def names(self) -> list[str]:
+        """The only event names that it covers; none: all."""
+        return [] if self.event is None else [self.event, *self.older]
 
     def mask(self, rows: Rows) -> Mask:
         """Which rows (with at least ``COLUMNS``) are covered."""
@@ -57,10 +67,10 @@ class Tombstone:
             found &= happened >= self.from_ms
         if self.to_ms is not None:
             found &= happened < self.to_ms
-        if self.event is not None and found.any():
+        if self.names and found.any():
             names = rows.column("event")
             names = names.cast(pa.string()) if not pa.types.is_string(names.type) else names
-            found &= np.asarray(pc.equal(names, self.event))
+            found &= np.asarray(pc.is_in(names, value_set=pa.array(self.names)))
         if self.user is not None and found.any():
             at = np.flatnonzero(found)
             found[at] = _of_users(rows.column("user_id").take(pa.array(at)), {self.user})
@@ -71,7 +81,7 @@ class Tombstone:
         return (
             received_ms < self.before_ms
             and (self.user is None or (isinstance(user, str) and digest(user) == self.user))
-            and (self.event is None or event == self.event)
+            and (not self.names or event in self.names)
             and (self.from_ms is None or received_ms >= self.from_ms)
             and (self.to_ms is None or received_ms < self.to_ms)
         )

@@ -43,7 +43,7 @@ def covered(
 
 def _may_hold(file: LiveFile, tombstone: Tombstone) -> bool:
     return (
-        (tombstone.event is None or file.group in (tombstone.event, OVERFLOW))
+        (not tombstone.names or file.group in (*tombstone.names, OVERFLOW))
         and (tombstone.from_ms is None or file.end_ms >= tombstone.from_ms)
         and (tombstone.to_ms is None or file.start_ms < tombstone.to_ms)
     )
@@ -101,6 +101,6 @@ def _whole(rows: pa.Table, tombstone: Tombstone) -> np.ndarray[tuple[int], np.dt
     found = end + more <= to_ms
     if tombstone.from_ms is not None:
         found &= start >= tombstone.from_ms
-    if tombstone.event is not None:
-        found &= np.asarray(pc.equal(rows.column("event"), tombstone.event))
+    if tombstone.names:
+        found &= np.asarray(pc.is_in(rows.column("event"), value_set=pa.array(tombstone.names)))
     return np.asarray(found, np.bool_)

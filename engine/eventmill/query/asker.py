@@ -11,8 +11,10 @@ import pyarrow as pa
 from eventmill.core.config import QueryConfig
 from eventmill.core.errors import QueryError, StoreError
 from eventmill.core.typed import Typed
+from eventmill.query.renamed import RENAMED
 from eventmill.query.routing import Span
 from eventmill.query.scan import EVENTS, Plan
+from eventmill.query.sql import DATABASE
 
 RESULT_BYTES_MAX: Final = 256_000_000
 OUT_OF_TIME: Final = 159
@@ -60,12 +62,23 @@ class Store(Protocol):
         """Run a SELECT of ours."""
         ...
 
-    def query_readonly(self, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> pa.Table:
-        """Run a SELECT of somebody else."""
+    def query_readonly(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
+        database: str = DATABASE,
+    ) -> pa.Table:
+        """Run a SELECT of somebody else. Names without a database are of ``database``."""
         ...
 
     def explain_readonly(
-        self, kind: str, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+        self,
+        kind: str,
+        sql: str,
+        parameters: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
+        database: str = DATABASE,
     ) -> list[list[str]]:
         """Rows of ``EXPLAIN kind``."""
         ...
@@ -89,6 +102,9 @@ class Asker:
 
     def __init__(self, store: Store, config: QueryConfig) -> None:
         self.store = store
+        self.renames = config.renames
+        #: Where names without a database are looked up in SQL that others wrote.
+        self.database = RENAMED if config.renames else DATABASE
         self._config = config
         self.limits: dict[str, Any] = {
             "max_execution_time": config.seconds_max,
@@ -142,7 +158,10 @@ class Asker:
 
     def rows_read(self, text: str, parameters: dict[str, Any], *, theirs: bool = False) -> Estimate:
         """Rows in the parts and granules of the real-time store that ClickHouse would read."""
-        rows = self.run(lambda: self.store.explain_readonly("ESTIMATE", text, parameters, self.about), theirs=theirs)
+        database = self.database if theirs else DATABASE
+        rows = self.run(
+            lambda: self.store.explain_readonly("ESTIMATE", text, parameters, self.about, database), theirs=theirs
+        )
         found: Estimate = {}
         for database, table, _, count, *_ in (row for row in rows if len(row) > 3):
             name = f"{database}.{table}"

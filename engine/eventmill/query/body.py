@@ -117,7 +117,7 @@ class Selection:
 
     def sql(self, parameters: Parameters) -> str:
         """The condition; never null."""
-        parts = [] if self.event is None else [f"event = {parameters.bind(self.event, 'String')}"]
+        parts = [] if self.event is None else [parameters.named([self.event])]
         parts += [each.sql(parameters) for each in self.filters]
         return f"ifNull({' AND '.join(parts)}, 0)" if parts else "1"
 

@@ -7,12 +7,14 @@ copied into SQL; path segments and values are bound parameters.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from eventmill.core.errors import QueryError
 from eventmill.core.ids import parse_event_id
+from eventmill.core.renames import AS_STORED, Renames
 from eventmill.core.typed import NOTHING, Kind, Typed
 
 TEXT_COLUMNS: Final = (
@@ -35,11 +37,14 @@ OPERATORS: Final = ("eq", "ne", "in", "not_in", *_COMPARISONS, "contains", "is_s
 
 
 class Parameters:
-    """The bound values of one statement. ``typed`` are the properties that have columns where it reads now."""
+    """The bound values of one statement. ``typed`` are the properties that have columns where it reads now, ``renames`` the
+    events that are called otherwise than they are stored."""
 
-    def __init__(self) -> None:
+    def __init__(self, renames: Renames = AS_STORED) -> None:
         self.values: dict[str, Any] = {}
         self.typed: Typed = NOTHING
+        self.renames = renames
+        self._event = ""
 
     def bind(self, value: Any, kind: str) -> str:
         """The placeholder of ``value`` as ClickHouse type ``kind``."""
@@ -50,6 +55,20 @@ class Parameters:
     def time(self, at_ms: int) -> str:
         """SQL for a moment in ms since the epoch."""
         return f"fromUnixTimestamp64Milli({self.bind(at_ms, 'Int64')}, 'UTC')"
+
+    def event(self) -> str:
+        """SQL for what an event is called now, a String."""
+        if not self._event:
+            self._event = "CAST(event, 'String')"
+            if known := self.renames.resolved():
+                old, now = (self.bind(list(names), "Array(String)") for names in (known, known.values()))
+                self._event = f"transform({self._event}, {old}, {now})"
+        return self._event
+
+    def named(self, names: Iterable[str]) -> str:
+        """The condition that an event is called one of ``names``."""
+        listed = [self.bind(name, "String") for name in sorted(self.renames.stored(names))]
+        return f"event = {listed[0]}" if len(listed) == 1 else f"event IN ({', '.join(listed)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +90,8 @@ class Field:
             return f"CAST({column}, 'Nullable(String)')"
         if self.path:
             return self._extract("Nullable(String)", parameters)
+        if self.column == "event" and parameters.renames:
+            return f"toNullable({parameters.event()})"
         if self.column in TEXT_COLUMNS:
             return f"CAST({self.column}, 'Nullable(String)')"
         return f"toNullable(toString({self.column}))"
@@ -134,8 +155,11 @@ class Filter:
             return f"({self._set(parameters)})" if of.nullable else "1"
         if self.op == "is_not_set":
             return f"(NOT {self._set(parameters)})" if of.nullable else "0"
-        left, cast = self._left(parameters)
         many = self.op in ("in", "not_in")
+        if of.name == "event" and self.op in ("eq", "ne", "in", "not_in"):
+            condition = parameters.named(self.value if many else [self.value])
+            return f"(NOT ({condition}))" if self.op in ("ne", "not_in") else f"({condition})"
+        left, cast = self._left(parameters)
         right = f"({', '.join(cast(value) for value in self.value)})" if many else cast(self.value)
         if self.op == "contains":
             return f"(position({left}, {right}) > 0)"
@@ -156,6 +180,8 @@ class Filter:
         sample = self.value[0] if isinstance(self.value, tuple) else self.value
         if of.column in NUMBER_COLUMNS:
             return of.column, lambda value: parameters.bind(value, "Int64")
+        if of.name == "event" and parameters.renames:
+            return parameters.event(), lambda value: parameters.bind(value, "String")
         if isinstance(sample, float):
             return of.number(parameters), lambda value: parameters.bind(value, "Float64")
         return (of.text(parameters) if of.path else of.column), lambda value: parameters.bind(value, "String")

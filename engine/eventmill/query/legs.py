@@ -22,11 +22,13 @@ DAY_MS: Final = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class RollUp:
-    """A table of partial results: ``column`` is the beginning of the length of time that a row is about."""
+    """A table of partial results: ``column`` is the beginning of the length of time that a row is about. ``of_numbers``: it
+    has the values of typed properties, of each some rows of its own."""
 
     name: str
     column: str
     length_ms: int
+    of_numbers: bool = False
 
     @property
     def at(self) -> str:
@@ -45,11 +47,9 @@ class RollUp:
 
 LAKE_HOURS: Final = RollUp(HOURS.name, HOURS.column, HOURS.length_ms)
 LAKE_DAYS: Final = RollUp(DAYS.name, DAYS.column, DAYS.length_ms)
-IN_REALTIME: Final = (
-    RollUp("eventmill.events_1d", "day", DAY_MS),
-    RollUp("eventmill.events_1h", "hour", HOURS.length_ms),
-    RollUp("eventmill.events_1m", "minute", MINUTE_MS),
-)
+_LENGTHS: Final = (("1d", "day", DAY_MS), ("1h", "hour", HOURS.length_ms), ("1m", "minute", MINUTE_MS))
+IN_REALTIME: Final = tuple(RollUp(f"eventmill.events_{name}", column, ms) for name, column, ms in _LENGTHS)
+OF_NUMBERS: Final = tuple(RollUp(f"eventmill.numbers_{name}", column, ms, True) for name, column, ms in _LENGTHS)
 IN_LAKE: Final = (LAKE_DAYS, LAKE_HOURS)
 
 
@@ -92,9 +92,9 @@ def pieces(
     return found
 
 
-def realtime_legs(spans: Iterable[tuple[Span, int]], bucket_ms: int, *, rolls_up: bool) -> list[Leg]:
-    """The real-time store's."""
-    found = pieces(spans, bucket_ms, IN_REALTIME if rolls_up else ())
+def realtime_legs(spans: Iterable[tuple[Span, int]], bucket_ms: int, roll_ups: Sequence[RollUp]) -> list[Leg]:
+    """The real-time store's, which has ``roll_ups`` for them."""
+    found = pieces(spans, bucket_ms, roll_ups)
     return [Leg(table, tuple(parts)) for table, parts in found.items()]
 
 

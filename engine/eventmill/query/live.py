@@ -37,7 +37,7 @@ _RETRY_MS: Final = 250
 #: How far back the first answer goes, in the log's offsets, so that a quiet server shows something.
 _BEFORE: Final = 20
 _COLUMNS: Final = (
-    "toInt64(log_offset) AS place, event_id, event::String AS event, type::String AS type, timestamp, inserted_at, "
+    "toInt64(log_offset) AS place, event_id, {event} AS name, type::String AS type, timestamp, inserted_at, "
     "platform::Nullable(String) AS platform, app_version::Nullable(String) AS app_version, device_id, user_id, properties"
 )
 
@@ -97,21 +97,21 @@ class LiveTail:
 
     def _between(self, watch: Watch, since: int, newest: int) -> list[dict[str, Any]]:
         """The newest events behind ``since``, the oldest of them first, and one more than are told."""
-        parameters = Parameters()
+        parameters = Parameters(self._asker.renames)
         first, last = (parameters.bind(place, "UInt64") for place in (since + 1, newest))
         conditions = [f"log_offset BETWEEN {first} AND {last}"]
         if watch.event is not None:
-            conditions.append(f"event = {parameters.bind(watch.event, 'String')}")
+            conditions.append(parameters.named([watch.event]))
         if watch.whose is not None:
             whose = parameters.bind(watch.whose, "String")
             conditions.append(f"(device_id = {whose} OR user_id = {whose} OR anonymous_id = {whose})")
         sql = (
-            f"SELECT {_COLUMNS} FROM {EVENTS} WHERE {' AND '.join(conditions)} "
+            f"SELECT {_COLUMNS.format(event=parameters.event())} FROM {EVENTS} WHERE {' AND '.join(conditions)} "
             f"ORDER BY log_offset DESC, timestamp DESC, event_id LIMIT {EVENTS_MAX + 1}"
         )
         asker = self._asker
         table = asker.run(lambda: asker.store.query_arrow(sql, parameters.values, asker.about))
-        answer = Answer(table, {}).as_dict()
+        answer = Answer(table.rename_columns({"name": "event"}) if table.num_columns else table, {}).as_dict()
         return [dict(zip(answer["columns"], row, strict=True)) for row in reversed(answer["rows"])]
 
 

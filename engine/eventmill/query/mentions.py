@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from eventmill.core.renames import Renames
 from eventmill.query.saved import Saved
 from eventmill.query.service import SQL
 
@@ -16,13 +17,13 @@ _IN_SQL: Final = re.compile(r"properties\.(?:`([^`]+)`|(\w+))|properties\s*((?:,
 _QUOTED: Final = re.compile(r"'([^']*)'")
 
 
-def properties_of(saved: Saved, event: str) -> set[str]:
+def properties_of(saved: Saved, event: str, renames: Renames) -> set[str]:
     """The dotted paths below ``properties`` that a question about ``event`` (or about all events) names."""
     if saved.kind == SQL:
         return _in_sql(str(saved.query.get("query", "")))
     texts = list(_texts(saved.query))
-    names = {value for key, value in texts if key == "event"}
-    if names and event not in names:
+    names = {renames.now(value) for key, value in texts if key == "event"}
+    if names and renames.now(event) not in names:
         return set()
     return {found[1] for _, value in texts for found in [_FIELD.fullmatch(value)] if found}
 

@@ -44,7 +44,7 @@ class Paths:
     def plan(self, way: Route, lake_source: str | None) -> Plan:
         """It gives ``step``, ``near`` (the event nearer to the one asked about), ``far`` (null: there is none) and ``n``."""
         scan = Scan(way, lake_source)
-        event, other = (scan.parameters.bind(text, "String") for text in (self.event, OTHER))
+        event, other = (scan.parameters.bind(text, "String") for text in (way.renames.now(self.event), OTHER))
         order = "arraySort" if self.onward else "arrayReverseSort"
         names = f"arrayMap(x -> x.2, {order}(groupArray((at, name))))"
         taken = (
@@ -73,7 +73,7 @@ class Paths:
         )
 
     def _build(self, parameters: Parameters) -> tuple[list[str], list[str]]:
-        return ["session_id", f"{AT} AS at", "CAST(event, 'String') AS name"], [
+        return ["session_id", f"{AT} AS at", f"{parameters.event()} AS name"], [
             each.sql(parameters) for each in self.filters
         ]
 

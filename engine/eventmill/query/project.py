@@ -18,6 +18,7 @@ from eventmill.core.lakefile import LakeFile
 from eventmill.core.retention import LakeView
 from eventmill.core.typed import Typed
 from eventmill.query.asker import LAKE, Store
+from eventmill.query.renamed import LAKE_AS_STORED
 from eventmill.query.sql import DATABASE, TABLES
 
 _SETTING: Final = "additional_table_filters"
@@ -33,7 +34,8 @@ def condition(project: str) -> str:
 def filters(project: str) -> str:
     """The setting's value."""
     of_row = condition(project).replace("'", "\\'")
-    tables = (*(f"{DATABASE}.{table}" for table in TABLES), *(table.name for table in LAKE_ROLL_UPS), LAKE)
+    lakes = (LAKE, LAKE_AS_STORED)
+    tables = (*(f"{DATABASE}.{table}" for table in TABLES), *(table.name for table in LAKE_ROLL_UPS), *lakes)
     return "{" + ", ".join(f"'{table}': '{of_row}'" for table in tables) + "}"
 
 
@@ -91,15 +93,26 @@ class ProjectStore:
         """See ``Store``."""
         return self._store.query_arrow(sql, parameters, {**(settings or {}), **self._fixed})
 
-    def query_readonly(self, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> pa.Table:
+    def query_readonly(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
+        database: str = DATABASE,
+    ) -> pa.Table:
         """See ``Store``."""
-        return self._store.query_readonly(sql, parameters, {**settings, **self._fixed})
+        return self._store.query_readonly(sql, parameters, {**settings, **self._fixed}, database)
 
     def explain_readonly(
-        self, kind: str, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+        self,
+        kind: str,
+        sql: str,
+        parameters: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
+        database: str = DATABASE,
     ) -> list[list[str]]:
         """See ``Store``."""
-        return self._store.explain_readonly(kind, sql, parameters, {**settings, **self._fixed})
+        return self._store.explain_readonly(kind, sql, parameters, {**settings, **self._fixed}, database)
 
     def command(self, statement: str) -> None:
         """See ``Store``."""

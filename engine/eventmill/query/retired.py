@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from eventmill.core.errors import QueryError
+from eventmill.core.renames import Renames
 from eventmill.core.retention import LakeView
 from eventmill.core.rollup import DISTINCT_TYPES, restored
 from eventmill.query.fields import Parameters
@@ -51,7 +52,7 @@ def refuse(plan: Plan, way: Route) -> None:
         first, what, cure = of.raw_from_ms(plan.events), "single events", _CURE
         others = of.raw_from_ms(())
         if plan.events is None and first > others:
-            names = sorted(name for name, date in of.events.items() if date > of.raw_before)
+            names = sorted({way.renames.now(name) for name, date in of.events.items() if date > of.raw_before})
             cure = f"{cure}; or, back to {iso(others)}, name events other than {', '.join(names)[:200]}"
     if way.lake.start < first:
         raise QueryError(
@@ -62,12 +63,13 @@ def refuse(plan: Plan, way: Route) -> None:
         )
 
 
-def kept_since(view: LakeView | None) -> dict[str, Any]:
+def kept_since(view: LakeView | None, renames: Renames) -> dict[str, Any]:
     """For ``meta``: since when single events and aggregates are all there; nothing where none are retired."""
     if view is None or not view.minutes:
         return {}
     of = view.retired
     found: dict[str, Any] = {"raw_from": iso(of.raw_from_ms(())), "aggregates_from": iso(of.aggregates_from_ms)}
     if of.events:
-        found["downsampled"] = {name: iso(of.raw_from_ms((name,))) for name in sorted(of.events)}
+        names = sorted(set(map(renames.now, of.events)))
+        found["downsampled"] = {name: iso(of.raw_from_ms(renames.stored([name]))) for name in names}
     return {"kept": found}

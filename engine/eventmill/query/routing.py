@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from eventmill.core.lakefile import LakeFile
+from eventmill.core.renames import AS_STORED, Renames
 from eventmill.core.retention import LakeView
 from eventmill.core.typed import NOTHING, Typed
 
@@ -24,7 +25,8 @@ class Route:
 
     ``boundary`` is null when there is no lake to draw one. ``typed``: the properties that have columns in the real-time store.
     ``files`` are those of the lake's snapshot, null where nobody knows them; ``is_rolled_up`` tells which of them need not be
-    read for what roll-ups have. ``view`` has the aggregates that stand in for retired events.
+    read for what roll-ups have. ``view`` has the aggregates that stand in for retired events. ``renames``: the events that are
+    called otherwise than they are stored.
     """
 
     lake: Span | None
@@ -34,6 +36,7 @@ class Route:
     files: tuple[LakeFile, ...] | None = None
     is_rolled_up: Callable[[LakeFile], bool] = lambda _: False
     view: LakeView | None = None
+    renames: Renames = AS_STORED
 
     @property
     def stores(self) -> list[str]:

@@ -38,8 +38,9 @@ class Plan:
 
     ``parts`` has the SELECT over each table that ClickHouse keeps, ``lake_rows`` how many of the lake's events are in the
     files that are read, or a statement that counts them (null: none). ``hint`` says what makes the question cheaper.
-    ``events`` are the only names that matter (null: all), ``aggregated`` tells that it needs no single events of the lake where
-    there are aggregates. ``unpruned`` are stretches of which every event of the real-time store has to be looked at.
+    ``events`` are the only names that matter, as they are stored (null: all), ``aggregated`` tells that it needs no single
+    events of the lake where there are aggregates. ``unpruned`` are stretches of which every event of the real-time store has
+    to be looked at.
     """
 
     sql: str
@@ -79,13 +80,13 @@ Build = Callable[[Parameters], tuple[Sequence[str], Sequence[str]]]
 
 
 class Scan:
-    """The raw events of a route. ``events`` are the only names that matter; null: all."""
+    """The raw events of a route. ``events`` are the only names that matter, old or new; null: all."""
 
     def __init__(self, way: Route, lake_source: str | None, events: Collection[str] | None = None) -> None:
-        self.parameters = Parameters()
+        self.parameters = Parameters(way.renames)
         self._way = way
         self._lake_source = lake_source
-        self._events = events
+        self._events = None if events is None else way.renames.stored(events)
         self._parts: dict[str, str] = {}
         self._unpruned: tuple[Span, ...] = ()
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from eventmill.core.errors import QueryError
 from eventmill.core.schema import EVENT
+from eventmill.core.typed import Typed
+from eventmill.query import renamed
 from eventmill.query import sql as guard
 from eventmill.query.asker import LAKE, Asker, Estimate
 from eventmill.query.render import typed
@@ -30,12 +32,14 @@ class Checked:
 
 
 class Shown:
-    """Which snapshot of the lake stands as ``lake.events``, and where the view over both stores parts them; one for all."""
+    """Which snapshot of the lake stands as ``lake.events``, where the view over both stores parts them, and of which typed
+    columns the views of renamed events know; one for all."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.source: str | None = None
         self.boundary: int | None = None
+        self.typed: Typed | None = None
 
 
 class Selects:
@@ -69,6 +73,8 @@ class Selects:
         reads_lake = guarded.names_lake or boundary is not None
         if reads_lake:
             self._show_lake()
+        if self._asker.renames:
+            self._show_renamed()
         if guarded.reads_both:
             self._show_both(boundary)
         unbounded = not guarded.aggregated and not guarded.limited
@@ -97,7 +103,7 @@ class Selects:
 
     def _run(self, text: str, parameters: dict[str, Any], limits: dict[str, Any]) -> pa.Table:
         asker = self._asker
-        return asker.run(lambda: asker.store.query_readonly(text, parameters, limits), theirs=True)
+        return asker.run(lambda: asker.store.query_readonly(text, parameters, limits, asker.database), theirs=True)
 
     def _checked(self, query: str, parameters: dict[str, Any]) -> str:
         asker = self._asker
@@ -105,7 +111,8 @@ class Selects:
             self._functions = guard.Functions(asker.store.query_arrow(guard.FUNCTIONS).to_pylist())
         spelt = asker.run(lambda: asker.store.query_arrow(guard.CANONICAL, {"query": query}), theirs=True)
         text = str(spelt.column(0)[0])
-        lines = asker.run(lambda: asker.store.explain_readonly("AST", text, parameters, asker.about), theirs=True)
+        about, database = asker.about, asker.database
+        lines = asker.run(lambda: asker.store.explain_readonly("AST", text, parameters, about, database), theirs=True)
         guard.check_syntax_tree(["\t".join(line) for line in lines], self._functions)
         return text
 
@@ -117,15 +124,28 @@ class Selects:
         with self.shown.lock:
             if source != self.shown.source:
                 # A table, because a read-only connection may not call the table function itself.
-                store = self._asker.store
+                store, renames = self._asker.store, self._asker.renames
+                table = renamed.LAKE_AS_STORED if renames else LAKE
                 store.command(f"CREATE DATABASE IF NOT EXISTS {guard.LAKE[0]}")
-                store.command(f"CREATE OR REPLACE TABLE {'.'.join(guard.LAKE)} AS {source}")
+                store.command(f"CREATE OR REPLACE TABLE {table} AS {source}")
+                if renames:
+                    store.command(renamed.lake_view(renames))
                 self.shown.source = source
+
+    def _show_renamed(self) -> None:
+        """A view for each table, anew when that has got columns."""
+        store = self._asker.store
+        with self.shown.lock:
+            typed = store.typed
+            if typed != self.shown.typed:
+                for statement in renamed.views(self._asker.renames):
+                    store.command(statement)
+                self.shown.typed = typed
 
     def _show_both(self, boundary: int | None) -> None:
         """The view has each event once: what happened before ``boundary`` (null: there is no lake) from the lake."""
         columns = ", ".join(EVENT.names)
-        legs = f"SELECT {columns} FROM {guard.DATABASE}.events"
+        legs = f"SELECT {columns} FROM {self._asker.database}.events"
         if boundary is not None:
             at = f"fromUnixTimestamp64Milli(toInt64({boundary}), 'UTC')"
             legs += (
@@ -134,7 +154,8 @@ class Selects:
             )
         with self.shown.lock:
             if boundary is None or boundary != self.shown.boundary:
-                self._asker.store.command(f"CREATE OR REPLACE VIEW {guard.DATABASE}.{guard.BOTH} AS {legs}")
+                for database in sorted({guard.DATABASE, self._asker.database}):
+                    self._asker.store.command(f"CREATE OR REPLACE VIEW {database}.{guard.BOTH} AS {legs}")
                 self.shown.boundary = boundary
 
 

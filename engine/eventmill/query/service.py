@@ -297,7 +297,7 @@ class QueryService:
             shown = shown if place is None else shown.replace(place, name)
         return _Ready(
             way.stores, boundary, lambda: self._asker.estimate(plan), shown, plan.parameters,
-            lambda: question.answer(self._asker.answer(plan)), kept_since(view),
+            lambda: question.answer(self._asker.answer(plan)), kept_since(view, self.config.renames),
             lambda: self._key(kind, question, source, way, plan),
             lambda: self._finality(question),
         )  # fmt: skip
@@ -338,7 +338,7 @@ class QueryService:
             now=self._clock(),
             window_ms=self._window_ms,
         )
-        found = replace(found, typed=self._store.typed)
+        found = replace(found, typed=self._store.typed, renames=self.config.renames)
         if found.lake is None or source is None:
             return found
         return replace(found, files=self._files_of(source), is_rolled_up=self._is_rolled_up)

@@ -78,7 +78,8 @@ class Timeline:
             "event_id AS id",
             "toUnixTimestamp64Milli(received_at) AS received",
             "toString(session_id) AS session",
-            *(f"CAST({name}, 'Nullable(String)') AS c_{name}" for name in _TEXT),
+            f"toNullable({parameters.event()}) AS c_event",
+            *(f"CAST({name}, 'Nullable(String)') AS c_{name}" for name in _TEXT if name != "event"),
         ]
         return columns, conditions
 

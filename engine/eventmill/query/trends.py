@@ -7,6 +7,7 @@ average of averages.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +15,16 @@ import pyarrow as pa
 
 from eventmill.core.errors import QueryError
 from eventmill.core.retention import LakeView
-from eventmill.core.rollup import DIMENSIONS, DISTINCT, DISTINCT_PRECISION, distinct_merge, distinct_state
+from eventmill.core.rollup import (
+    DIMENSIONS,
+    DISTINCT,
+    DISTINCT_PRECISION,
+    distinct_merge,
+    distinct_state,
+    quantile_of,
+    quantiles_merge,
+    quantiles_state,
+)
 from eventmill.core.schema import TIME
 from eventmill.core.typed import NOTHING
 from eventmill.query import retired
@@ -31,18 +41,26 @@ from eventmill.query.body import (
 )
 from eventmill.query.conditions import Condition, read_filters
 from eventmill.query.fields import JSON_COLUMNS, NUMBER_COLUMNS, Field, Parameters, parse_field
-from eventmill.query.legs import MINUTE_MS, Leg, lake_legs, of_files, of_spans, realtime_legs, rows_of
+from eventmill.query.legs import (
+    IN_REALTIME,
+    MINUTE_MS,
+    OF_NUMBERS,
+    Leg,
+    RollUp,
+    lake_legs,
+    of_files,
+    of_spans,
+    realtime_legs,
+    rows_of,
+)
 from eventmill.query.routing import Route, Span
 from eventmill.query.scan import AT, BREAKDOWNS, DATE_AT, EVENTS, LABELS, Plan, lake_rows, partitions, ranked, within
 
 COUNTED: Final = {"devices": "device_id", "users": "user_id", "sessions": "session_id"}
 _HINT: Final = (
     "narrow from and to, name an event, or take a measure and fields that roll-ups have "
-    "(events, devices, users, sessions by event and platform)"
+    "(events, devices, users, sessions by event and platform; of one event, its typed numbers)"
 )
-#: Of the quantiles' sketch (DDSketch): its bins are one percent wide. The answer is within half a percent of the value at
-#: that rank, for values below 1 within one and a half (ClickHouse rounds their bins towards zero).
-ACCURACY: Final = 0.005
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 OF_VALUES: Final = ("sum", "avg", "min", "max", *_QUANTILES)
 _KEYS: Final = ("event", "from", "to", "interval", "measure", "breakdown", "filters", "limit", "compare", "cumulative")
@@ -68,12 +86,16 @@ class Measure:
             return "count()" if self.function == "events" else distinct_state(_typed(COUNTED[self.function]))
         value = self.of.number(parameters)
         if self.function in _QUANTILES:
-            return f"quantileDDState({ACCURACY}, {_QUANTILES[self.function]})({value})"
+            return quantiles_state(value)
         return f"avgState({value})" if self.function == "avg" else f"{self.function}({value})"
 
     def rolled_up_part(self) -> str:
-        """The same over rows of a roll-up."""
-        return "sum(events)" if self.function == "events" else distinct_merge(self.function)
+        """The same over rows of a roll-up; of numbers, over those of the property."""
+        if self.of is None:
+            return "sum(events)" if self.function == "events" else distinct_merge(self.function)
+        if self.function in _QUANTILES:
+            return quantiles_merge("value_quantiles")
+        return "avgMergeState(value_avg)" if self.function == "avg" else f"{self.function}(value_{self.function})"
 
     def whole(self, over: str = "") -> str:
         """SQL for the result of all ``part``s; with ``over`` of those in a window."""
@@ -82,7 +104,7 @@ class Measure:
             distinct = f"ifNull({DISTINCT}Merge({DISTINCT_PRECISION})(part){over}, 0)"
             return f"sum(part){over}" if self.function == "events" else distinct
         if self.function in _QUANTILES:
-            return f"quantileDDMerge({ACCURACY}, {_QUANTILES[self.function]})(part){over}"
+            return quantile_of("part", _QUANTILES[self.function], over)
         if self.function == "avg":
             return f"avgMerge(part){over}"
         return f"ifNull(sum(part){over}, 0)" if self.function == "sum" else f"{self.function}(part){over}"
@@ -139,8 +161,22 @@ class Trends:
     @property
     def rolls_up(self) -> bool:
         """Whether roll-ups have all that is asked for."""
+        return self.measure.of is None and self._by_dimensions
+
+    @property
+    def _by_dimensions(self) -> bool:
         fields = [*(of for each in self.filters for of in each.fields), *self.breakdown]
-        return self.measure.of is None and all(of.name in DIMENSIONS for of in fields)
+        return all(of.name in DIMENSIONS for of in fields)
+
+    def in_realtime(self, way: Route) -> tuple[RollUp, ...]:
+        """The real-time store's roll-ups that have all that is asked for: those of numbers, if they have the property of all
+        events that are called so."""
+        of, names = self.measure.of, self.events
+        if of is None or names is None or not self._by_dimensions:
+            return IN_REALTIME if self.rolls_up else ()
+        typed = of.column == "properties" and len(of.path) == 1
+        known = typed and all(way.typed.rolls_up(of.path[0], name) for name in way.renames.stored(names))
+        return OF_NUMBERS if known else ()
 
     @property
     def aggregated(self) -> bool:
@@ -158,7 +194,7 @@ class Trends:
     def plan(self, way: Route, lake_source: str | None) -> Plan:
         """It gives ``period`` (1: the one before), ``time`` (ms since the epoch), and ``value``; with a breakdown also
         ``BREAKDOWNS`` of its fields and ``place``."""
-        parameters = Parameters()
+        parameters = Parameters(way.renames)
         tables, of_lake, lake_read = _partial_queries(self, way, lake_source, parameters)
         rows = " UNION ALL ".join([*of_lake, *tables.values()])
         keys, place = ["period", "time"], ""
@@ -178,9 +214,9 @@ class Trends:
         )
         lake: int | tuple[str, dict[str, Any]] | None = lake_read if of_lake else None
         if of_lake and lake is None and way.lake is not None and lake_source is not None:
-            lake = lake_rows(self.events, way.lake, lake_source)
+            lake = lake_rows(_stored(self, way), way.lake, lake_source)
         return Plan(
-            sql, parameters.values, tables, lake, hint=_HINT, events=self.events, aggregated=self.aggregated,
+            sql, parameters.values, tables, lake, hint=_HINT, events=_stored(self, way), aggregated=self.aggregated,
             unpruned=self._unpruned(way),
         )  # fmt: skip
 
@@ -188,7 +224,7 @@ class Trends:
         filtered = {of.name for each in self.filters for of in each.fields}
         if way.realtime is None or self.events is not None or filtered & {"event", "timestamp"}:
             return ()
-        legs = realtime_legs(self.periods(way.realtime), self.bucket_ms, rolls_up=self.rolls_up)
+        legs = realtime_legs(self.periods(way.realtime), self.bucket_ms, self.in_realtime(way))
         return tuple(span for leg in legs if leg.table is None for span in leg.spans)
 
     def answer(self, found: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
@@ -280,6 +316,11 @@ def _measure(given: Any) -> Measure:
     )
 
 
+def _stored(query: Trends, way: Route) -> frozenset[str] | None:
+    """The only event names that matter, as they are stored."""
+    return None if query.events is None else way.renames.stored(query.events)
+
+
 def _partial_queries(
     query: Trends, way: Route, lake_source: str | None, parameters: Parameters
 ) -> tuple[dict[str, str], list[str], int | None]:
@@ -291,20 +332,21 @@ def _partial_queries(
         lake.append(_aggregates(query, way.view, way.lake, parameters))
     if way.realtime is not None:
         parameters.typed = way.typed
-        for leg in realtime_legs(query.periods(way.realtime), query.bucket_ms, rolls_up=query.rolls_up):
+        for leg in realtime_legs(query.periods(way.realtime), query.bucket_ms, query.in_realtime(way)):
             name = EVENTS if leg.table is None else leg.table.name
             tables[name] = _leg(query, leg, EVENTS, parameters)
     if way.lake is None or lake_source is None:
         return tables, lake, 0
     parameters.typed = NOTHING
     rows: int | None = 0
-    for leg in lake_legs(way, query.periods(way.lake), query.bucket_ms, query.events, rolls_up=query.rolls_up):
-        sql = _leg(query, leg, lake_source, parameters, lake=True)
+    events = _stored(query, way)
+    for leg in lake_legs(way, query.periods(way.lake), query.bucket_ms, events, rolls_up=query.rolls_up):
+        sql = _leg(query, leg, lake_source, parameters, partitions(events, leg.spans[0], parameters))
         if leg.table is not None:
             tables[leg.table.name] = sql
             continue
         lake.append(sql)
-        files = of_spans(way.files or (), leg.spans, query.events) if leg.files is None else leg.files
+        files = of_spans(way.files or (), leg.spans, events) if leg.files is None else leg.files
         rows = None if rows is None or way.files is None else rows + rows_of(files)
     return tables, lake, rows
 
@@ -320,15 +362,17 @@ def _aggregates(query: Trends, view: LakeView, span: Span, parameters: Parameter
     return _grouped(query, bucket, query.measure.rolled_up_part(), "sum(events)", source, conditions, parameters)
 
 
-def _leg(query: Trends, leg: Leg, source: str, parameters: Parameters, *, lake: bool = False) -> str:
+def _leg(query: Trends, leg: Leg, source: str, parameters: Parameters, of_lake: Sequence[str] = ()) -> str:
+    """``of_lake``: conditions on the lake's events that single out files."""
     files = [condition for condition in (of_files(leg),) if condition]
     if leg.table is not None:
         part, matched, source = query.measure.rolled_up_part(), "sum(events)", leg.table.name
         conditions, at = [leg.table.within(leg.spans, parameters), *files], leg.table.at
+        if leg.table.of_numbers and query.measure.of is not None:
+            conditions.append(f"property = {parameters.bind(query.measure.of.path[0], 'String')}")
     else:
         part, matched, at = query.measure.part(parameters), "count()", DATE_AT if leg.by_date else AT
-        conditions = [*([] if leg.by_date else [within(leg.spans, parameters)]), *files]
-        conditions += partitions(query.events, leg.spans[0], parameters) if lake else []
+        conditions = [*([] if leg.by_date else [within(leg.spans, parameters)]), *files, *of_lake]
     return _grouped(query, _bucket(query, at), part, matched, source, conditions, parameters)
 
 
@@ -343,7 +387,7 @@ def _grouped(
     query: Trends, bucket: str, part: str, matched: str, source: str, conditions: list[str], parameters: Parameters
 ) -> str:
     if query.event is not None:
-        conditions.append(f"event = {parameters.bind(query.event, 'String')}")
+        conditions.append(parameters.named([query.event]))
     conditions += [each.sql(parameters) for each in query.filters]
     columns, keys = bucket, "period, time"
     for of, label in zip(query.breakdown, LABELS, strict=False):

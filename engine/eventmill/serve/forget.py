@@ -22,6 +22,7 @@ from eventmill.core.clock import now_ms, parse_duration_ms
 from eventmill.core.config import Config
 from eventmill.core.errors import ConfigError, StoreError
 from eventmill.core.log import Count, Frame, Log, StoredFrame
+from eventmill.core.renames import AS_STORED, Renames
 from eventmill.core.schema import DEAD, Hop, Topic
 from eventmill.core.tombstones import Tombstone, digest, record, recorded
 from eventmill.lake.compact import compact
@@ -42,8 +43,13 @@ _TOPICS: Final = {
 }
 
 
-def tombstone(user: str | None, event: str | None, from_ms: int | None, to_ms: int | None) -> Tombstone:
-    """Of what there is now. Raises ``ConfigError`` when nothing is named, or nothing can be meant."""
+def tombstone(
+    user: str | None, event: str | None, from_ms: int | None, to_ms: int | None, renames: Renames = AS_STORED
+) -> Tombstone:
+    """Of what there is now; of an event also what stands under the names that it had before.
+
+    Raises ``ConfigError`` when nothing is named, or nothing can be meant.
+    """
     if user is None and event is None and from_ms is None and to_ms is None:
         raise ConfigError(
             "say what to forget: --user ID, --event NAME, --from TIME, --to TIME, or some of them together"
@@ -52,7 +58,8 @@ def tombstone(user: str | None, event: str | None, from_ms: int | None, to_ms: i
         raise ConfigError("an empty user or event is nobody's and nothing's; name one")
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
         raise ConfigError("--from must lie before --to")
-    return Tombstone(uuid.uuid4().hex, now_ms(), None if user is None else digest(user), event, from_ms, to_ms)
+    older = () if event is None else renames.older(event)
+    return Tombstone(uuid.uuid4().hex, now_ms(), None if user is None else digest(user), event, from_ms, to_ms, older)
 
 
 def survey(stores: Stores, wanted: Tombstone) -> dict[str, Any]:
@@ -157,7 +164,10 @@ def _carry_out(
 
 
 def _what(wanted: Tombstone) -> dict[str, Any]:
-    named = {"user_sha256": wanted.user, "event": wanted.event, "from_ms": wanted.from_ms, "to_ms": wanted.to_ms}
+    named = {
+        "user_sha256": wanted.user, "event": wanted.event, "older_names": list(wanted.older) or None,
+        "from_ms": wanted.from_ms, "to_ms": wanted.to_ms,
+    }  # fmt: skip
     return {name: value for name, value in named.items() if value is not None}
 
 

@@ -19,7 +19,9 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from eventmill.core.errors import StoreError
 
+#: The settings that a connection has for good; of one that only reads, the first is the database of names without one.
 Settings = tuple[tuple[str, str], ...]
+_DATABASE: Final = "database"
 #: Results stay in the process, so compressing them is waste.
 _BASE: Final = {"output_format_arrow_compression_method": "none", "output_format_arrow_string_as_string": "1"}
 
@@ -48,11 +50,18 @@ class Connections(Protocol):
     ) -> pa.Table: ...
 
     def query_readonly(
-        self, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
-    ) -> pa.Table: ...
+        self, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any], database: str
+    ) -> pa.Table:
+        """Names without a database are of ``database``."""
+        ...
 
     def explain_readonly(
-        self, kind: str, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+        self,
+        kind: str,
+        statement: str,
+        parameters: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
+        database: str,
     ) -> list[list[str]]: ...
 
     def settle(self) -> None:
@@ -68,9 +77,8 @@ class Clients:
     #: chdb finds the rows by the name of a variable of whoever calls it, and reads them without copying.
     source = "Python(eventmill_rows)"
 
-    def __init__(self, path: Path, database: str) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._database = database
         self._lock = threading.Lock()
         self._idle: dict[Settings, list[Any]] = defaultdict(list)
         self._all: list[Any] = []
@@ -102,18 +110,22 @@ class Clients:
         return self._arrow((), f"{statement} SETTINGS {clause}" if clause else statement, parameters)
 
     def query_readonly(
-        self, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+        self, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any], database: str
     ) -> pa.Table:
         """As ``query``, on a connection that has ``settings`` for good: it can neither write nor change a setting, and
         every table function that reaches out of the database is refused."""
-        return self._arrow(tuple((name, str(value)) for name, value in settings.items()), statement, parameters)
+        return self._arrow(_fixed(settings, database), statement, parameters)
 
     def explain_readonly(
-        self, kind: str, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+        self,
+        kind: str,
+        statement: str,
+        parameters: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
+        database: str,
     ) -> list[list[str]]:
         """Rows of ``EXPLAIN kind``, as text, on the same connection as ``query_readonly``."""
-        limits = tuple((name, str(value)) for name, value in settings.items())
-        with self._borrow(limits) as client:
+        with self._borrow(_fixed(settings, database)) as client:
             # Without a format: ClickHouse would take it for a part of the explained statement.
             answer = client.raw_query(f"EXPLAIN {kind} {statement}", dict(parameters) if parameters else None)
         return [line.split("\t") for line in answer.decode("utf-8", "replace").splitlines()]
@@ -162,9 +174,9 @@ class Clients:
             interface="chdb", path=str(self._path), settings=_BASE, show_clickhouse_errors="scrub"
         )
         if limits:
-            client.database = self._database
+            (_, client.database), *settings = limits
             client.raw_query("SELECT 1")
-            for name, value in limits:
+            for name, value in settings:
                 client.command(f"SET {name} = {literal(value)}")
             client.command("SET readonly = 1")
         with self._lock:
@@ -182,6 +194,10 @@ class Clients:
             self._idle.clear()
         for client in clients:
             client.close()
+
+
+def _fixed(settings: Mapping[str, Any], database: str) -> Settings:
+    return (_DATABASE, database), *((name, str(value)) for name, value in settings.items())
 
 
 def literal(value: Any) -> str:

@@ -27,11 +27,15 @@ def condition(tombstone: Tombstone) -> str:
         terms.append(f"timestamp >= {_moment(tombstone.from_ms)}")
     if tombstone.to_ms is not None:
         terms.append(f"timestamp < {_moment(tombstone.to_ms)}")
-    if tombstone.event is not None:
-        terms.append(f"event = unhex('{tombstone.event.encode().hex()}')")
+    terms += _named(tombstone)
     if tombstone.user is not None:
         terms.append(_user(tombstone.user))
     return " AND ".join(terms)
+
+
+def _named(tombstone: Tombstone) -> list[str]:
+    names = ", ".join(f"unhex('{name.encode().hex()}')" for name in tombstone.names)
+    return [f"event IN ({names})"] if names else []
 
 
 def _user(digest: str) -> str:
@@ -80,8 +84,7 @@ def _drop_whole(store: RealtimeStore, table: RollUp, tombstone: Tombstone) -> No
     terms = [f"{start} + {length_s} <= {end_s}"]
     if tombstone.from_ms is not None:
         terms.append(f"{start} >= {-(-tombstone.from_ms // 1_000)}")
-    if tombstone.event is not None:
-        terms.append(f"event = unhex('{tombstone.event.encode().hex()}')")
+    terms += _named(tombstone)
     where = " AND ".join(terms)
     found = store.query_arrow(f"SELECT count() FROM {table.name} WHERE {where}")
     if found.column(0)[0].as_py():

@@ -9,7 +9,7 @@ from eventmill.core.config import Config
 from eventmill.core.errors import ConfigError
 from eventmill.sinks.realtime.clients import Clients, Connections
 from eventmill.sinks.realtime.server import Server, parse_url
-from eventmill.sinks.realtime.shape import DATABASE, Shape
+from eventmill.sinks.realtime.shape import Shape
 from eventmill.sinks.realtime.store import RealtimeStore
 
 
@@ -36,7 +36,7 @@ def connected(config: Config) -> Iterator[Connections]:
     if config.realtime.url:
         found = Server(parse_url(config.realtime.url))
     elif config.realtime_dir.is_dir():
-        found = Clients(config.realtime_dir, DATABASE)
+        found = Clients(config.realtime_dir)
     else:
         raise ConfigError(f"{config.data} has no real-time store; name the right folder by --data")
     try:

@@ -127,18 +127,28 @@ class Server:
         return self._arrow(statement, parameters, settings or {}, rows=rows)
 
     def query_readonly(
-        self, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+        self, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any], database: str
     ) -> pa.Table:
         """As ``query``; it can neither write nor change a setting."""
-        return self._arrow(statement, parameters, {**settings, "readonly": 1}, named=True)
+        return self._arrow(statement, parameters, {**settings, "readonly": 1, "database": database})
 
     def explain_readonly(
-        self, kind: str, statement: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+        self,
+        kind: str,
+        statement: str,
+        parameters: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
+        database: str,
     ) -> list[list[str]]:
         """Rows of ``EXPLAIN kind``, as text."""
         given = dict(parameters) if parameters else None
         answer = self._run(
-            lambda client: client.raw_query(f"EXPLAIN {kind} {statement}", given, settings={**settings, "readonly": 1})
+            lambda client: client.raw_query(
+                f"EXPLAIN {kind} {statement}",
+                given,
+                settings={**settings, "readonly": 1, "database": database},
+                use_database=False,
+            )
         )
         return [line.split("\t") for line in answer.decode("utf-8", "replace").splitlines()]
 
@@ -171,16 +181,14 @@ class Server:
         settings: Mapping[str, Any],
         *,
         rows: pa.Table | None = None,
-        named: bool = False,
     ) -> pa.Table:
-        """``named``: names without a database are those of the store."""
         answer = self._run(
             lambda client: client.raw_query(
                 statement,
                 dict(parameters) if parameters else None,
                 settings={**_BASE, **settings},
                 fmt="Arrow",
-                use_database=named,
+                use_database=False,
                 external_data=_external(rows),
             )
         )

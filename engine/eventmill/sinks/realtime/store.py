@@ -227,18 +227,29 @@ class RealtimeStore:
         """Run the SELECT that ``sql`` makes of a FROM expression for ``rows``. Raises ``StoreError`` with a code."""
         return self._clients.query(sql(self._clients.source), None, settings, rows)
 
-    def query_readonly(self, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> pa.Table:
+    def query_readonly(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
+        database: str = DATABASE,
+    ) -> pa.Table:
         """Run a SELECT of somebody else, on a connection that cannot write and is held to ``settings`` (limits).
 
-        Names without a database are those of this store. Raises ``StoreError`` with a code.
+        Names without a database are of ``database``. Raises ``StoreError`` with a code.
         """
-        return self._clients.query_readonly(sql, parameters, settings)
+        return self._clients.query_readonly(sql, parameters, settings, database)
 
     def explain_readonly(
-        self, kind: str, sql: str, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+        self,
+        kind: str,
+        sql: str,
+        parameters: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
+        database: str = DATABASE,
     ) -> list[list[str]]:
         """Rows of ``EXPLAIN kind`` as text, on a connection as in ``query_readonly``."""
-        return self._clients.explain_readonly(kind, sql, parameters, settings)
+        return self._clients.explain_readonly(kind, sql, parameters, settings, database)
 
     @contextmanager
     def nothing_inserted(self) -> Iterator[None]:
@@ -324,7 +335,7 @@ def _in_folder(path: Path) -> Clients:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot make the folder {path}: {error.strerror}") from error
-    return Clients(path, DATABASE)
+    return Clients(path)
 
 
 def _missing(wanted: pa.Table, present: pa.Table, *, counts: bool = True) -> str:
