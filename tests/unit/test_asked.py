@@ -17,7 +17,7 @@ WAIT_S = 30
 
 @pytest.fixture
 def asked():
-    numbers = count()
+    numbers = count(1)
     return Asked(lambda: next(numbers))
 
 
@@ -41,11 +41,11 @@ def test_a_question_to_a_dead_leader_holds_up_no_other(asked):
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(asked.ask, "x", unanswered)
         assert silent.wait(WAIT_S)
-        assert asked.ask("y", lambda client, _patience_s: client) == 1
+        assert asked.ask("y", lambda client, _patience_s: client) == 2
         over.set()
-        assert waiting.result() == 0
+        assert waiting.result() == 1
     # Both serve again, and no third one is made.
-    assert {asked.ask("x", lambda client, _patience_s: client) for _ in range(4)} <= {0, 1}
+    assert {asked.ask("x", lambda client, _patience_s: client) for _ in range(4)} <= {1, 2}
 
 
 def test_after_a_question_that_failed_nobody_asks_the_clients_from_before(asked):
@@ -56,18 +56,18 @@ def test_after_a_question_that_failed_nobody_asks_the_clients_from_before(asked)
         return client
 
     with ThreadPoolExecutor(2) as pool:
-        assert set(pool.map(lambda _: asked.ask("x", together), range(2))) == {0, 1}
+        assert set(pool.map(lambda _: asked.ask("x", together), range(2))) == {1, 2}
     tried = []
 
     def moved(client, _patience_s):
         tried.append(client)
-        if client < 2:
+        if client <= 2:
             raise TimeoutError
         return "the new leader"
 
     assert asked.ask("x", moved) == "the new leader"
-    assert len(tried) == 2
-    assert tried[1] == 2
+    assert len(tried) == 2  # one of the two, and a new one
+    assert tried[1] == 3
 
 
 def test_the_first_try_is_short_and_all_end_in_time(asked, clock):
@@ -80,7 +80,7 @@ def test_the_first_try_is_short_and_all_end_in_time(asked, clock):
 
     with pytest.raises(LogUnavailable, match="asking failed"):
         asked.ask("asking", silent)
-    assert patience == [(0, 1.0), (1, 2.0), (2, 4.0), (3, 4.0)]
+    assert patience == [(1, 1.0), (2, 2.0), (3, 4.0), (4, 4.0)]
     assert clock[0] - began <= REQUEST_S
 
 
