@@ -189,7 +189,7 @@ def several(scene: Scene) -> None:
     acts[len(scene.recoveries) % len(acts)](scene)
 
 
-_on: Final = functools.partial(Row, build=Spread, seconds=40)
+_on: Final = functools.partial(Row, build=Spread, seconds=60)
 #: Rows 1, 2 and 8 in the small size.
 SMALL: Final = _on(
     1, "processor killed, killed at a failpoint, broker killed, processor frozen", several, runs=4, small=4
@@ -222,9 +222,9 @@ BROKERS: Final[tuple[Row, ...]] = (
         build=SpreadWithRegistry,
         runs=10,
         small=0,
-        seconds=60,
+        seconds=120,
     ),
-    _on(13, "kill -9 of the sink within a ClickHouse insert", kill_sink, runs=50, small=0),
+    _on(13, "kill -9 of the sink within a ClickHouse insert", kill_sink, runs=50, small=0, seconds=90),
     _on(18, "wrong clocks, events days late and from the future", wrong_clocks, runs=5, small=0),
     _on(19, "poison: bodies and events that nobody should send", poison, runs=20, small=0),
     _on(

@@ -16,6 +16,7 @@ from testbed.process import READY_S, Server, eventually
 
 _READY: Final = b"ready "
 _ASK_S: Final = 10.0
+_BATCH: Final = 50
 
 
 class Role:
@@ -53,9 +54,15 @@ class Role:
             file.seek(self._from)
             return file.read().decode(errors="replace")
 
-    def await_end(self, deadline_s: float = READY_S) -> None:
-        """Returns once the process has ended by itself."""
-        eventually(lambda: self.server.crashed, lambda: f"{self._arguments} ends: {self.server.tail()}", deadline_s)
+    def await_end(self, deadline_s: float = READY_S, load: Load | None = None) -> None:
+        """Returns once the process has ended by itself. With a ``load`` that ends before: RuntimeError."""
+
+        def ended() -> bool:
+            if load is not None:
+                load.require()
+            return self.server.crashed
+
+        eventually(ended, lambda: f"{self._arguments} ends: {self.server.tail()}", deadline_s)
 
     def _is_ready(self) -> bool:
         if self.server.crashed:
@@ -81,7 +88,7 @@ class Load:
         command = [
             sys.executable, "-m", "eventmill", "generate", "--json", "--events", str(events), "--rate", str(rate),
             "--seed", str(seed), "--url", url, "--truth", str(self.truth), "--give-up", "1h", "--concurrency", "32",
-            "--batch-size", "50",
+            "--batch-size", str(_BATCH),
         ]  # fmt: skip
         self._server = Server(command, folder / "load.txt")
 
@@ -96,13 +103,21 @@ class Load:
             return 0
         return int(np.count_nonzero(np.fromfile(self._outcomes, np.uint8)))
 
+    def left(self) -> int:
+        """Events whose requests have no answer yet."""
+        return max(self._events - self.answered() * _BATCH, 0)
+
+    def require(self) -> None:
+        """Raises RuntimeError when it has ended by itself: a fault would find nothing to break."""
+        if self._server.crashed:
+            raise RuntimeError(f"the load has ended after {self._events:,} events: {self._server.tail()}")
+
     def await_more(self, requests: int) -> float:
         """Return once so many more requests have their answers; gives the seconds that took."""
         begun, least = time.monotonic(), self.answered() + requests
 
         def arrived() -> bool:
-            if self._server.crashed:
-                raise RuntimeError(f"the load has ended after {self._events:,} events: {self._server.tail()}")
+            self.require()
             return self.answered() >= least
 
         eventually(arrived, lambda: f"{requests} more requests are answered", READY_S)

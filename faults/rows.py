@@ -45,7 +45,7 @@ def kill_at_failpoint(scene: Scene) -> None:
     nth = 1 if point.startswith("snapshot") else scene.rng.randint(1, 4)
     victim.server.kill()
     victim.launch((point, nth))
-    victim.await_end()
+    victim.await_end(load=scene.load)
 
     begun = time.monotonic()
     victim.start()

@@ -26,7 +26,7 @@ def kill_sink(scene: Scene) -> None:
     after_ms = scene.rng.randrange(_INSERT_MS) if point == "intent" else 0
     victim.server.kill()
     victim.launch((point, scene.rng.randint(1, _INSERTS)), after_ms=after_ms)
-    victim.await_end()
+    victim.await_end(load=scene.load)
     reached = [line.removeprefix(REACHED) for line in victim.said.splitlines() if line.startswith(REACHED)]
     within = [name for name in reached if name in (*SINK_POINTS, "committed")][-1]
     scene.notes[

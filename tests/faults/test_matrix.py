@@ -8,7 +8,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from faults import report
+from faults import report, scene
 from faults.brokers import SMALL as BROKERS
 from faults.clocks import mismatches
 from faults.disk import SmallDisks
@@ -16,7 +16,7 @@ from faults.overfull import SmallFilter
 from faults.registry import WithRegistry
 from faults.report import Control, page, save
 from faults.rows import MATRIX
-from faults.scene import Result, run
+from faults.scene import Result, Row, run
 from faults.sinks import kill_sink
 
 SMALL = [*(row for row in MATRIX if row.small), BROKERS]
@@ -28,6 +28,34 @@ def test_nothing_is_lost_or_doubled(row):
     assert result.good, result
     assert result.acked > 1_000
     assert len(result.recoveries) == row.small
+
+
+class Nothing:
+    """A system that is always well, and its load, which lasts for so many runs."""
+
+    name, url, lasts = "nothing", "", 3
+
+    def __init__(self, *_, **__):
+        self.truth = None
+
+    def left(self):
+        Nothing.lasts -= 1
+        return 1_000_000 * Nothing.lasts
+
+    def start(self):
+        pass
+
+    stop = close = start
+
+    def verdicts(self, _truth):
+        return {"a store": {"acked": 1, "lost": 0, "doubled": 0, "phantom": 0, "corrupt": 0}}
+
+
+def test_a_row_ends_with_its_load_and_says_how_many_runs_there_were(monkeypatch):
+    monkeypatch.setattr(scene, "Load", Nothing)
+    ran = []
+    result = run(Row(1, "nothing", ran.append, Nothing, runs=9), 9)
+    assert result.runs == len(ran) == 3
 
 
 LONG = [row for row in MATRIX if row.build in (WithRegistry, SmallDisks, SmallFilter) or row.act is kill_sink]

@@ -40,7 +40,8 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("pyiceberg").setLevel(logging.WARNING)
+    for chatty in ("pyiceberg", "httpx", "httpx2"):  # a line a file, or a request
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def friendly(command: F) -> F:
