@@ -79,7 +79,7 @@ def twins(folder: Path) -> tuple[Lake, Lake]:
 
 def flagged(first: int, users: list[str | None], flag: Flag, day: int, **columns: Any) -> list[dict[str, Any]]:
     """An event for each of the users, of whom (or of whose schema) nothing was known."""
-    at = START_MS + day * DAY_MS
+    at = START_MS + day * DAY_MS + DAY_MS // 2
     return [
         row(
             first + n,
@@ -147,9 +147,10 @@ def test_spark_puts_right_what_the_local_compaction_does(
         assert found == rows_of(ours)
         assert kinds(theirs) == kinds(ours)
     flags = {(one["user_id"], one["timestamp"]): (one["country"], one["flags"]) for one in found}
-    assert flags["known", START_MS] == ("DE", 0)
-    assert flags["unknown", START_MS + 3] == (None, int(Flag.DIMENSIONS_UNKNOWN))
-    assert flags["known", START_MS + DAY_MS] == (None, int(Flag.SCHEMA_BROKEN))
+    noon = START_MS + DAY_MS // 2
+    assert flags["known", noon] == ("DE", 0)
+    assert flags["unknown", noon + 3] == (None, int(Flag.DIMENSIONS_UNKNOWN))
+    assert flags["known", noon + DAY_MS] == (None, int(Flag.SCHEMA_BROKEN))
     shutil.rmtree(tmp_path)
 
 
@@ -161,7 +162,7 @@ def test_flagged_rows_are_put_right_where_they_are_written(tmp_path: Path) -> No
     """What an executor does with a pack's rows, here in this process: the order of time stays, and every row once."""
     lake = Lake(tmp_path)
     rows = flagged(1, ["known", None, "unknown", "also known"], Flag.DIMENSIONS_UNKNOWN, 0)
-    rows += [row(10 + n, timestamp=START_MS + n, tier="silver") for n in range(4)]
+    rows += [row(10 + n, timestamp=START_MS + DAY_MS // 2 + n, tier="silver") for n in range(4)]
     given = pa.Table.from_batches([batch(rows)])
     count = given.num_rows
     for name, values in (("pack", [3] * count), ("place", [0, 1] * (count // 2)), ("row", range(count))):
