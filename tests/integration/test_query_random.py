@@ -247,6 +247,8 @@ def test_the_stores_hold_what_never_happened(world: World) -> None:
     body = {"from": "2026-05-27T00:00:00Z", "to": "2026-06-08T00:00:00Z"}
     for kind, more in (
         ("trends", {"measure": "events", "interval": "hour"}),
+        ("trends", {"measure": "sum:properties.price", "interval": "day", "event": "tap"}),
+        ("trends", {"measure": "sum:properties.price", "interval": "day", "event": "purchase"}),
         ("funnel", {"steps": [{"event": "tap"}, {"event": "purchase"}], "window": "3d"}),
         ("retention", {"interval": "day"}),
         ("sessions", {"interval": "day"}),

@@ -72,7 +72,7 @@ class Merger:
         flags = _column(batches, "flags")
         flagged = kept[(flags[kept] & _UNKNOWN) != 0]
         if self._enrich is not None and len(flagged):
-            again, known = enriched(Parts(_one_dictionary(batches)).take(flagged), self._enrich)
+            again, known = enriched(Parts(one_dictionary(batches)).take(flagged), self._enrich)
             with self._lock:
                 self.enriched += known
             count = sum(map(len, batches))
@@ -106,7 +106,7 @@ class Merger:
         # Memory that each file's row groups are gathered into, one after the other: new memory costs as much as copying.
         if not hasattr(self._local, "buffers"):
             self._local.buffers = {}
-        parts = Parts(_one_dictionary(batches), self._local.buffers)
+        parts = Parts(one_dictionary(batches), self._local.buffers)
         for begin in range(0, len(order), ROW_GROUP):
             yield pa.Table.from_batches([parts.take(order[begin : begin + ROW_GROUP])])
 
@@ -116,7 +116,8 @@ def _column(batches: list[pa.RecordBatch], name: str) -> Indices:
     return np.concatenate(values) if values else np.empty(0, np.int64)
 
 
-def _one_dictionary(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+def one_dictionary(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """The same batches, whose words are numbered alike."""
     unified: list[pa.RecordBatch] = pa.Table.from_batches(batches).unify_dictionaries().to_batches()
     return unified
 

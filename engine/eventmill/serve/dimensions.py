@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventmill.core.frame import to_batch
-from eventmill.core.schema import DIMENSION_NAMES, EVENT, Flag
+from eventmill.core.schema import DIMENSION_NAMES, Flag
 from eventmill.kernels.enrich import Enricher
 from eventmill.observe import metrics
 from eventmill.process.dimensions.breaker import State
 from eventmill.process.dimensions.source import Dimensions
+from eventmill.process.put_right import answers
 from eventmill.sinks.realtime.store import RealtimeStore
 
 _UNKNOWN: Final = int(Flag.DIMENSIONS_UNKNOWN)
@@ -69,26 +68,13 @@ def known_now(store: RealtimeStore, dimensions: Dimensions, end: int) -> Enriche
     return dimensions.mend(users.column("user_id").combine_chunks().cast(pa.string()))
 
 
-def dimensioned(batch: pa.RecordBatch, known: Enricher) -> pa.RecordBatch:
-    """The rows (EVENT), those flagged as unknown with what is known, in another order."""
-    flagged = pa.array(np.asarray(batch.column("flags")) & _UNKNOWN != 0)
-    again = known.apply(batch.filter(flagged)).select(EVENT.names).cast(EVENT)
-    parts = [batch.filter(pc.invert(flagged)).select(EVENT.names).cast(EVENT), again]
-    return to_batch(pa.Table.from_batches(parts))
-
-
 def revise_dimensions(store: RealtimeStore, known: Enricher, end: int) -> int:
     """Put right the store's flagged events below the enriched topic's offset ``end``; gives how many."""
     before = _count(store, end)
     users = store.query_arrow(_USERS, {"end": end})
     if not users.num_rows:
         return 0
-    rows = known.apply(
-        pa.record_batch(
-            {"user_id": users.column("user_id").combine_chunks(), "flags": np.full(len(users), _UNKNOWN, np.int32)}
-        )
-    )
-    rows = rows.filter(pc.equal(rows.column("flags"), 0))
+    rows = answers(users.column("user_id").combine_chunks(), known)
     for start in range(0, rows.num_rows, _PAGE):
         store.command(_update(rows.slice(start, _PAGE), end))
     return before - _count(store, end)

@@ -11,9 +11,10 @@ from eventmill.core.config import Config
 from eventmill.core.log import Log
 from eventmill.core.schema import Flag, Topic
 from eventmill.process.dimensions.source import Dimensions
+from eventmill.process.put_right import put_right
 from eventmill.process.schemas.ruling import Ruling
-from eventmill.serve.dimensions import dimensioned, known_now, revise_dimensions
-from eventmill.serve.revise import any_flagged, revise_realtime, revised
+from eventmill.serve.dimensions import known_now, revise_dimensions
+from eventmill.serve.revise import any_flagged, revise_realtime
 from eventmill.serve.stores import Stores
 from eventmill.serve.upkeep import keep_up
 
@@ -37,11 +38,10 @@ def mended(stores: Stores, config: Config, newest: Ruling | None, dimensions: Di
     end = _in_lake(stores.log)
     known = known_now(realtime, dimensions, end) if any_flagged(realtime, Flag.DIMENSIONS_UNKNOWN) else None
 
-    def put_right(batch: pa.RecordBatch) -> pa.RecordBatch:
-        judged = batch if ruling is None else revised(batch, ruling)
-        return judged if known is None else dimensioned(judged, known)
+    def enrich(batch: pa.RecordBatch) -> pa.RecordBatch:
+        return put_right(batch, ruling, known)
 
-    report = keep_up(stores.lake, config, put_right=put_right if ruling is not None or known is not None else None)
+    report = keep_up(stores.lake, config, put_right=enrich if ruling is not None or known is not None else None)
     if ruling is not None:
         report["schemas_known"] = revise_realtime(realtime, ruling, end)
     if known is not None:

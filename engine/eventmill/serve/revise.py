@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
 from eventmill.core.frame import conform, to_batch
-from eventmill.core.schema import EVENT, RAW, Flag
+from eventmill.core.schema import EVENT, Flag
+from eventmill.process.put_right import revised
 from eventmill.process.schemas.ruling import Ruling
 from eventmill.sinks.realtime.store import RealtimeStore
 
@@ -26,23 +26,6 @@ _FLAGGED: Final = f"""
     WHERE bitAnd(flags, {_UNKNOWN}) != 0 AND log_offset < {{end:UInt64}}
       AND (log_offset, event_id) > ({{offset:UInt64}}, unhex({{id:String}}))
     ORDER BY log_offset, event_id LIMIT {_ROWS}"""
-
-
-def revised(batch: pa.RecordBatch, ruling: Ruling) -> pa.RecordBatch:
-    """The rows (EVENT) with the flags that the schemas give them now; those whose schema is still unknown as they were."""
-    flags = batch.column("flags").to_numpy()
-    changed = np.where(flags & _UNKNOWN != 0, _judged(batch, ruling, flags), flags)
-    place = batch.schema.get_field_index("flags")
-    return batch.set_column(place, batch.schema.field(place), pa.array(changed.astype(np.int32)))
-
-
-def _judged(batch: pa.RecordBatch, ruling: Ruling, flags: np.ndarray[tuple[int], np.dtype[np.int32]]) -> pa.Array:
-    verdict = ruling.judge(conform(batch, RAW))
-    after = flags & ~np.int32(_UNKNOWN)
-    if verdict is not None:
-        after[list(verdict.broken)] |= np.int32(_BROKEN)
-        after[verdict.unknown] |= np.int32(_UNKNOWN)
-    return after
 
 
 def any_flagged(store: RealtimeStore, flag: Flag = Flag.SCHEMA_UNKNOWN) -> bool:

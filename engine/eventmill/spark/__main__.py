@@ -8,15 +8,21 @@ import sys
 from pathlib import Path
 
 from eventmill.core.clock import now_ms, parse_duration_ms
-from eventmill.core.config import load
-from eventmill.core.errors import EventmillError
+from eventmill.core.config import Config, load
+from eventmill.core.errors import EventmillError, SchemaError
 from eventmill.lake.table import Lake
+from eventmill.process.dimensions.source import open_dimensions
+from eventmill.process.schemas.sets import SchemaSet
+from eventmill.process.schemas.sources import open_source
 from eventmill.spark.compact import GROUP_ROWS, compact
+from eventmill.spark.enrich import known_now
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Compact the lake of a data folder; prints the report as JSON."""
-    parser = argparse.ArgumentParser(prog="eventmill.spark", description="Compact the lake by Spark.")
+    """Compact the lake of a data folder, and put right what is flagged there; prints the report as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="eventmill.spark", description="Compact the lake by Spark, and put right events that were stored unknown."
+    )
     parser.add_argument("--data", type=Path, help="the data folder")
     parser.add_argument("--config", type=Path, help="the configuration's file")
     parser.add_argument("--group-rows", type=int, default=GROUP_ROWS, help="rows that one commit is for")
@@ -36,12 +42,22 @@ def main(arguments: list[str] | None = None) -> int:
         lake = Lake(config.lake_dir, config.lake.partitions_max, settings=config.lake)
         spark = SparkSession.builder.appName("eventmill compact").getOrCreate()
         gap_ms = parse_duration_ms(config.process.session_gap)
-        report = compact(spark, lake, gap_ms=gap_ms, now_ms=now_ms(), group_rows=chosen.group_rows)
+        known = known_now(spark, lake, open_dimensions(config.dimensions), _schemas(config))
+        report = compact(spark, lake, gap_ms=gap_ms, now_ms=now_ms(), enrich=known, group_rows=chosen.group_rows)
     except EventmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(report.as_dict()))
     return 0
+
+
+def _schemas(config: Config) -> SchemaSet | None:
+    """What the source says now; null, and a warning, while it cannot."""
+    try:
+        return open_source(config).fetch()
+    except SchemaError as error:
+        print(f"warning: {error}; events that nobody has judged stay so", file=sys.stderr)
+        return None
 
 
 if __name__ == "__main__":

@@ -3,14 +3,15 @@
 Spark reads the snapshot through Iceberg's runtime, and knows of each row which file it stands in and where. Rows are brought
 together three times: by event id (duplicates), by device (sessions), and by the file that they go to. What comes together is
 handed to kernels by ``applyInArrow``. The driver commits as the local compaction does: exactly the files that were read are
-replaced, and the offsets are carried forward. Rows that are flagged as unknown stay flagged, for the engine's compaction.
+replaced, and the offsets are carried forward. Rows that are flagged as unknown are put right by ``enrich`` where they are
+written; files that compaction was over before are written again when it knows of one of theirs.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, Transaction
 
+from eventmill.core.frame import to_batch
 from eventmill.core.schema import EVENT, WORD, Flag
 from eventmill.kernels.gather import Parts
 from eventmill.kernels.sessionize import device_hashes, sessions_of_hashes
@@ -27,9 +29,20 @@ from eventmill.lake import offsets
 from eventmill.lake.aggregates import retired
 from eventmill.lake.compact import CompactReport, groups_of, packs_of, stage_replacement
 from eventmill.lake.duplicates import HOUR_MS, words
-from eventmill.lake.files import DAY_MS, ROW_GROUP, FileWriter, parquet_metadata, placed, remove, require, write_file
+from eventmill.lake.files import (
+    DAY_MS,
+    ROW_GROUP,
+    FileWriter,
+    Indices,
+    parquet_metadata,
+    placed,
+    remove,
+    require,
+    write_file,
+)
 from eventmill.lake.iceberg import COLUMNS, DATE, GROUP, REMOVED, CommitUnknown, Kind, LakeTable, LiveFile
 from eventmill.lake.lock import exclusive
+from eventmill.lake.merge import Enrich, enriched, one_dictionary
 from eventmill.lake.storage import Storage
 
 #: Rows that an executor's task compares at once, and rows of new files that one commit is for.
@@ -38,13 +51,24 @@ GROUP_ROWS: Final = 200_000_000
 FILE_BYTES_MAX: Final = 500_000_000
 _UNKNOWN: Final = int(Flag.DIMENSIONS_UNKNOWN | Flag.SCHEMA_UNKNOWN)
 _PLACE: Final = "file int, row long"
+_FILE: Final = pa.schema(
+    {"location": pa.string(), "size": pa.int64(), "date": pa.int32(), "name": pa.string(), "known": pa.int64()}
+)
 
 
-def compact(spark: Any, lake: LakeTable, *, gap_ms: int, now_ms: int, group_rows: int = GROUP_ROWS) -> CompactReport:
+def compact(
+    spark: Any,
+    lake: LakeTable,
+    *,
+    gap_ms: int,
+    now_ms: int,
+    enrich: Enrich | None = None,
+    group_rows: int = GROUP_ROWS,
+) -> CompactReport:
     """Compact what was appended since the last time; the result is that of ``lake.compact``.
 
-    ``spark`` is a session with Iceberg's runtime; the lake's files lie where its executors reach them. Raises what
-    ``lake.compact`` raises.
+    ``spark`` is a session with Iceberg's runtime; the lake's files lie where its executors reach them, and ``enrich`` can be
+    sent there. Raises what ``lake.compact`` raises.
     """
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     report = CompactReport()
@@ -55,13 +79,19 @@ def compact(spark: Any, lake: LakeTable, *, gap_ms: int, now_ms: int, group_rows
             return report
         offsets.carried(snapshot)
         entries = {offsets.COMPACTED_THROUGH: str(snapshot.snapshot_id), offsets.COMPACTED_AT: str(now_ms)}
-        for new in groups_of(lake.live_files(table), group_rows):
-            if new:
-                report = report.and_then(_group(spark, lake, new, gap_ms, entries))
+        groups = groups_of(lake.live_files(table), group_rows)
+        for new in groups:
+            looks_back = enrich is not None and new is groups[-1]
+            if new or looks_back:
+                report = report.and_then(_group(spark, lake, new, gap_ms, entries, enrich, looks_back))
     return report
 
 
-def _group(spark: Any, lake: LakeTable, new: set[str], gap_ms: int, entries: dict[str, str]) -> CompactReport:
+def _group(
+    spark: Any, lake: LakeTable, new: set[str], gap_ms: int, entries: dict[str, str], enrich: Enrich | None,
+    looks_back: bool,
+) -> CompactReport:  # fmt: skip
+    """``looks_back``: to old files with flagged rows, too."""
     table = lake.load()
     files = [file for file in lake.live_files(table) if not file.appended or file.location in new]
     rows = Rows(spark, lake.local(table.metadata_location), files)
@@ -76,8 +106,12 @@ def _group(spark: Any, lake: LakeTable, new: set[str], gap_ms: int, entries: dic
         try:
             changed = {row.file: row["count"] for row in sessions.groupBy("file").count().collect()}
             chosen = {index for index, file in enumerate(files) if file.appended} | set(gone) | set(changed)
+            if enrich is not None and looks_back:
+                chosen |= rows.known({index for index in rows.flagged() if index not in chosen}, enrich)
             packs = packs_of(files, chosen, FILE_BYTES_MAX)
-            return _replace(lake, table, rows, removed, sessions, packs, entries).report(
+            if not packs:
+                return CompactReport()
+            return _replace(lake, table, rows, removed, sessions, packs, entries, enrich).report(
                 sum(row["count"] for row in gone.values()), sum(changed.values()), dates
             )
         finally:
@@ -91,26 +125,27 @@ class _Done:
     snapshot_id: int
     replaced: list[LiveFile]
     written: int
+    enriched: int
 
     def report(self, duplicates: int, sessions_changed: int, dates: set[int]) -> CompactReport:
         return CompactReport(
             self.snapshot_id, len(self.replaced), self.written, sum(file.rows for file in self.replaced), duplicates,
-            sessions_changed, dates=tuple(np.array(sorted(dates), "datetime64[D]").astype(str).tolist()),
+            sessions_changed, self.enriched, dates=tuple(np.array(sorted(dates), "datetime64[D]").astype(str).tolist()),
         )  # fmt: skip
 
 
 def _replace(
     lake: LakeTable, table: Table, rows: Rows, removed: Any, sessions: Any, packs: list[list[int]],
-    entries: dict[str, str],
+    entries: dict[str, str], enrich: Enrich | None,
 ) -> _Done:  # fmt: skip
     replaced = [rows.files[index] for pack in packs for index in pack]
     hours = {row.hour: row["count"] for row in removed.groupBy("hour").count().collect()}
     with lake.in_flight() as paths:
         try:
-            made = rows.written(removed, sessions, packs, lake.storage, f"{lake.storage.recorded}/data")
+            made = rows.written(removed, sessions, packs, lake.storage, f"{lake.storage.recorded}/data", enrich)
             writer = FileWriter(lake, table)
-            paths |= {lake.local(location) for location, *_ in made}
-            written = [_described(writer, lake.storage, *file) for file in made]
+            paths |= {lake.local(file.location) for file in made}
+            written = [_described(writer, lake.storage, file) for file in made]
 
             def stage(newest: Table, transaction: Transaction) -> int:
                 require(lake.storage, paths)
@@ -124,11 +159,12 @@ def _replace(
         except Exception:
             remove(lake.storage, paths)
             raise
-    return _Done(int(snapshot_id or 0), replaced, len(written))
+    return _Done(int(snapshot_id or 0), replaced, len(written), sum(file.known for file in made))
 
 
-def _described(writer: FileWriter, storage: Storage, location: str, size: int, date: int, group: str) -> DataFile:
-    return writer.described(location, parquet_metadata(storage, storage.path(location)), size, date, group)
+def _described(writer: FileWriter, storage: Storage, file: Any) -> DataFile:
+    footer = parquet_metadata(storage, storage.path(file.location))
+    return writer.described(file.location, footer, file.size, file.date, file.name)
 
 
 class Rows:
@@ -203,10 +239,31 @@ class Rows:
             edges = {date for date in near if date + day not in covered}
         return found
 
+    def flagged(self) -> Iterator[int]:
+        """Old files with rows that are flagged as unknown."""
+        return (index for index, file in enumerate(self.files) if file.kind is Kind.FLAGGED)
+
+    def known(self, files: set[int], enrich: Enrich) -> set[int]:
+        """Those of these files of which ``enrich`` knows a flagged row."""
+        functions = self._functions
+        if not files:
+            return set()
+        rows = self._of_dates(self.files[index].date for index in files).where(
+            functions.col("file").isin(sorted(files))
+        )
+        rows = rows.where(functions.col("flags").bitwiseAND(_UNKNOWN) != 0).select(*EVENT.names, "file")
+
+        def knows(given: pa.Table) -> pa.Table:
+            known = enriched(to_batch(stored(given)), enrich)[1]
+            return given.select(["file"]).slice(0, int(known > 0))
+
+        return {row.file for row in rows.groupBy("file").applyInArrow(knows, "file int").collect()}
+
     def written(
-        self, removed: Any, sessions: Any, packs: list[list[int]], storage: Storage, folder: str
-    ) -> list[tuple[str, int, int, str]]:
-        """Location, bytes, date and group of the files that the executors make of the packs."""
+        self, removed: Any, sessions: Any, packs: list[list[int]], storage: Storage, folder: str, enrich: Enrich | None
+    ) -> list[Any]:
+        """``location``, ``size`` (bytes), ``date`` and ``name`` (of the group) of the files that the executors make of the
+        packs, and of how many of each one's flagged rows all is ``known`` now."""
         run = uuid.uuid4().hex
         listed = [(index, number, place) for number, pack in enumerate(packs) for place, index in enumerate(pack)]
         places = self._spark.createDataFrame(listed, "file int, pack int, place int")
@@ -219,9 +276,10 @@ class Rows:
             .select(*EVENT.names, DATE, GROUP, "pack", "place", "row")
         )
         made = rows.groupBy("pack").applyInArrow(
-            _pack_writer(storage, folder, run), "location string, size long, date int, name string"
+            _pack_writer(storage, folder, run, enrich), "location string, size long, date int, name string, known long"
         )
-        return [(row.location, row.size, row.date, row.name) for row in made.collect()]
+        found: list[Any] = made.collect()
+        return found
 
 
 def _later(rows: pa.Table) -> pa.Table:
@@ -241,26 +299,45 @@ def _later(rows: pa.Table) -> pa.Table:
     return pa.table({"file": of_file[again], "row": of_row[again], "hour": hours})
 
 
-def _pack_writer(storage: Storage, folder: str, run: str) -> Callable[[pa.Table], pa.Table]:
+def _pack_writer(
+    storage: Storage, folder: str, run: str, enrich: Enrich | None
+) -> Callable[[pa.Table], pa.Table]:  # fmt: skip
     def write(given: pa.Table) -> pa.Table:
         rows = stored(given)
-        times = rows.column("timestamp").cast(pa.int64()).to_numpy()
-        order = np.lexsort((given.column("row").to_numpy(), given.column("place").to_numpy(), times))
-        flags = rows.column("flags").to_numpy()
+        # As the files have them, one after the other.
+        order = np.lexsort((given.column("row").to_numpy(), given.column("place").to_numpy()))
+        batches, order, known = _put_right(rows, order, enrich)
+        whole = pa.Table.from_batches(batches)
+        times = whole.column("timestamp").cast(pa.int64()).to_numpy()
+        order = order[np.argsort(times[order], kind="stable")]
+        flags = whole.column("flags").to_numpy()[order]
         kind = Kind.FLAGGED if (flags & _UNKNOWN).any() else Kind.COMPACTED
         date = given.column(DATE).cast(pa.int32())[0].as_py()
         group, pack = given.column(GROUP)[0].as_py(), given.column("pack")[0].as_py()
         # A task that is tried again writes another file; what it left before belongs to nobody, and is cleaned up.
         location = f"{folder}/{placed(date, f'{kind}-{run}-{pack:05d}-{uuid.uuid4().hex[:8]}')}"
-        parts = Parts(rows.to_batches())
+        parts = Parts(batches)
         tables = (
             pa.Table.from_batches([parts.take(order[begin : begin + ROW_GROUP])])
             for begin in range(0, len(order), ROW_GROUP)
         )
         _, size = write_file(storage, storage.path(location), tables, date, group)
-        return pa.table({"location": [location], "size": [size], "date": pa.array([date], pa.int32()), "name": [group]})
+        found = {"location": location, "size": size, "date": date, "name": group, "known": known}
+        return pa.Table.from_pylist([found], _FILE)
 
     return write
+
+
+def _put_right(rows: pa.Table, order: Indices, enrich: Enrich | None) -> tuple[list[pa.RecordBatch], Indices, int]:
+    """The rows, those that were flagged once more at the end; the places of those that count, in order; and how many of
+    them are known now."""
+    batches = rows.to_batches()
+    flagged = (rows.column("flags").to_numpy() & _UNKNOWN)[order] != 0
+    if enrich is None or not flagged.any():
+        return batches, order, 0
+    again, known = enriched(Parts(batches).take(order[flagged]), enrich)
+    places = np.concatenate([order[~flagged], np.arange(rows.num_rows, rows.num_rows + int(flagged.sum()))])
+    return one_dictionary(batches + again), places, known
 
 
 def stored(rows: pa.Table) -> pa.Table:
