@@ -42,7 +42,7 @@ faults: build $(VENV)/.test ## The whole fault matrix, and the negative controls
 bench: build $(VENV)/.bench ## Measure, beside the peers
 	$(BIN)/python -m bench
 
-soak: build fuzz-packages $(VENV)/.test $(VENV)/.spark sanitize ## Long runs: fuzzing, kill -9 twenty times, Spark (FUZZ_MINUTES=3 a target, the decoder 30)
+soak: build fuzz-packages $(VENV)/.test $(VENV)/.spark sanitize ## Long runs: fuzzing, kill -9 twenty times, Spark, Trino (FUZZ_MINUTES=3 a target, the decoder 30)
 	FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/python -m pytest tests -m soak -o addopts= -q -rP
 
 sanitize: build $(VENV)/.test ## The kernels' tests under the address and undefined behaviour sanitizers

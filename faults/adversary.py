@@ -19,7 +19,7 @@ from eventmill.kernels.partition import murmur2
 from faults.alone import Alone
 from faults.scene import Scene
 from faults.sending import Sent, send
-from faults.sinks import settle
+from faults.sinks import judged, settle
 from faults.spread import Spread
 
 _MASK: Final = (1 << 128) - 1
@@ -80,6 +80,7 @@ def adversarial_ids(scene: Scene) -> None:
 
     scene.strike(act)
     settle(scene.system)
+    judged(scene.system)
     scene.notes["ids sent"] += _EVENTS
     wrong, new = rescued(scene) - before[0], enriched(scene) - before[1]
     scene.notes["new ids, the load's included"] += new

@@ -12,7 +12,7 @@ from eventmill.process.dedup import build_filter
 from faults.adversary import allowed, enriched, rescued
 from faults.alone import Alone
 from faults.scene import Scene
-from faults.sinks import settle
+from faults.sinks import judged, settle
 from testbed.process import eventually
 
 #: All ids have times within a slice, or two.
@@ -38,6 +38,7 @@ def overfill(scene: Scene) -> None:
     )
     scene.strike(lambda: None)
     settle(system)
+    judged(system)
     ids, wrong = enriched(scene), rescued(scene)
     scene.notes["ids that it is made for"] = _DEDUP.capacity
     scene.notes[f"ids that it had, {times} x"] = ids

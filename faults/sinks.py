@@ -48,6 +48,22 @@ def settle(system: System) -> None:
     eventually(lambda: stored(system) >= enriched, lambda: f"both stores hold {enriched} events")
 
 
+def judged(system: System) -> None:
+    """Return once every suspect of now has been looked up, though the load goes on."""
+
+    def ledger() -> dict[str, int]:
+        found: dict[str, int] = system.ask("GET", "/v1/status")["ledger"]
+        return found
+
+    suspects = ledger()["suspect"]
+
+    def done() -> bool:
+        now = ledger()
+        return now["duplicate"] + now["rescued"] >= suspects
+
+    eventually(done, lambda: f"{suspects} suspects are looked up: {ledger()}")
+
+
 def stored(system: System) -> int:
     """Events that both stores have taken."""
     status = system.ask("GET", "/v1/status")

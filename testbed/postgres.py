@@ -66,6 +66,11 @@ class Postgres(SingleServer):
         return f"postgresql://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/postgres"
 
     @property
+    def user(self) -> str:
+        """The one in ``url``."""
+        return _USER
+
+    @property
     def password(self) -> str:
         """The one in ``url``."""
         return _PASSWORD

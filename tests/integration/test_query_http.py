@@ -200,7 +200,7 @@ def test_explaining(store: RealtimeStore, kind: str) -> None:
     found = asyncio.run(service.handle(request))
     assert found.status == 200, found.body
     explained = orjson.loads(found.body)
-    assert set(explained) == {"stores", "boundary", "tables", "sql", "parameters"}
+    assert set(explained) == {"stores", "boundary", "tables", "sql", "parameters", "trino"}
     assert explained["stores"] == ["realtime"]
     (table,) = explained["tables"]
     assert table["table"] == ("eventmill.events_1h" if kind == "trends" else "eventmill.events")

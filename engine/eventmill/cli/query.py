@@ -210,7 +210,8 @@ def paths(**given: Any) -> Body:
 @_asks("sql")
 @click.argument("text", metavar="SELECT")
 @click.option("--param", "parameters", multiple=True, metavar="NAME=VALUE", help="For {NAME:Type} in the query.")
-def sql(text: str, parameters: tuple[str, ...]) -> Body:
+@click.option("--engine", type=click.Choice(["clickhouse", "trino"]), help="Trino answers SQL over lake.events alone.")
+def sql(text: str, parameters: tuple[str, ...], engine: str | None) -> Body:
     """Run one SELECT over events, events_1m, sessions and lake.events."""
     bound = {}
     for each in parameters:
@@ -218,4 +219,4 @@ def sql(text: str, parameters: tuple[str, ...]) -> Body:
         if not equals:
             raise ConfigError(f"--param {each!r}: write NAME=VALUE")
         bound[name] = value
-    return {"query": text, "parameters": bound}
+    return {"query": text, "parameters": bound, **({"engine": engine} if engine else {})}

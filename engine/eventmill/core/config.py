@@ -201,6 +201,17 @@ class QueryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TrinoConfig:
+    """Trino as the engine that reads the lake for questions, once ``url`` names one; ``table`` is the lake's name there."""
+
+    url: str = ""
+    table: str = "iceberg.eventmill.events"
+    user: str = "eventmill"
+    password: str = field(default="", repr=False)
+    rows_max: int = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
 class AccessConfig:
     """Who may ask (``read_keys``), and who may change, too (``admin_keys``); as they are, or as ``sha256:HEX``.
 
@@ -231,6 +242,7 @@ class Config:
     lake: LakeConfig = field(default_factory=LakeConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     query: QueryConfig = field(default_factory=QueryConfig)
+    trino: TrinoConfig = field(default_factory=TrinoConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
 
     @property

@@ -297,6 +297,12 @@ class LakeTable:
     def _source_of(self, table: Table) -> str:
         return self.storage.source_sql(self.local(table.metadata_location))
 
+    def snapshot_of(self, source: str) -> int | None:
+        """The snapshot that such an expression, or one made of it, reads; null when that is not the newest."""
+        table = self.view()
+        snapshot = table.current_snapshot()
+        return None if snapshot is None or self._source_of(table) not in source else int(snapshot.snapshot_id)
+
     def files_of(self, source: str) -> tuple[LakeFile, ...] | None:
         """The data files that such an expression reads; null when it is none of the newest few."""
         with self._lock:

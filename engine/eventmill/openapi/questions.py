@@ -121,6 +121,7 @@ KINDS: Final[dict[str, tuple[str, dict[str, Piece], tuple[str, ...], dict[str, A
         {
             "query": text("One SELECT", minLength=1),
             "parameters": nullable({"type": "object", "description": "For `{name:Type}` in the query"}),
+            "engine": nullable(choice(["clickhouse", "trino"])),
         },
         ("query",),
         {"query": "SELECT event, count() AS n FROM events WHERE platform = {platform:String} GROUP BY event",
@@ -204,9 +205,19 @@ def schemas() -> dict[str, Piece]:
             {
                 "stores": listed(choice(["realtime", "lake"])),
                 "boundary": nullable(text(format="date-time")),
-                "tables": listed(record({"table": text(), "rows": number(), "bytes": number("On disk, about")})),
+                "tables": listed(
+                    record(
+                        {
+                            "table": text(),
+                            "rows": number(),
+                            "bytes": number("On disk, about"),
+                            "engine": choice(["clickhouse", "trino"]),
+                        }
+                    )
+                ),
                 "sql": text(),
                 "parameters": {"type": "object"},
+                "trino": listed(text("A statement that Trino is asked")),
             },
             additionalProperties=True,
         ),

@@ -33,8 +33,12 @@ def placed(frames: Sequence[StoredFrame], partitions: int) -> tuple[list[StoredF
         if not stored.foreign or not stored.events:
             here.append(stored)
             continue
-        made = {each.partition: each for each in raw_frames(frame.decode_all([stored], LOGGED), partitions)}
-        mine = made.pop(stored.partition, None) or frame.encode(Topic.RAW, pa.RecordBatch.from_pylist([], LOGGED))
-        here.append(replace(stored, payload=bytes(mine.payload), events=mine.events) if made else stored)
-        elsewhere += made.values()
+        parts = dict(by_key(frame.decode_all([stored], LOGGED), "device_id", partitions))
+        mine = parts.pop(stored.partition, None)
+        if not parts:  # all are, as a rule
+            here.append(stored)
+            continue
+        left = frame.encode(Topic.RAW, pa.RecordBatch.from_pylist([], LOGGED) if mine is None else mine)
+        here.append(replace(stored, payload=bytes(left.payload), events=left.events))
+        elsewhere += [frame.encode(Topic.RAW, part, partition=partition) for partition, part in parts.items()]
     return here, elsewhere

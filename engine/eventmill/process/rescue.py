@@ -8,8 +8,8 @@ that finds nothing proves a false positive.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,13 @@ class Twins(Protocol):
         ...
 
 
+class _Target(NamedTuple):
+    """Suspects below ``barrier`` can be judged once the store has ``enriched`` up to these offsets."""
+
+    barrier: int
+    enriched: Mapping[int, int]
+
+
 class Rescue:
     """Not thread-safe: one thread calls ``step`` again and again."""
 
@@ -48,8 +55,8 @@ class Rescue:
         self._checkpoint = checkpoint
         self._position = log.committed(groups.RESCUE, Topic.SUSPECTS, PARTITION)
         # What an earlier run put back is not remembered, so all of raw counts as put back.
-        self._barrier = 0
         self._put_back_through = {each: log.next_offset(Topic.RAW, each) for each in log.partitions(Topic.RAW)}
+        self._target: _Target | None = None
 
     def step(self, timeout_s: float) -> int:
         """Judge one batch of suspects, waiting up to ``timeout_s`` for it; gives the number judged."""
@@ -58,11 +65,12 @@ class Rescue:
         position = {PARTITION: self._position}
         if not self._log.wait(Topic.SUSPECTS, position, timeout_s, events_max=self._batch_events_max):
             return 0
-        if not self._stored_everything(deadline):
+        barrier = self._barrier(deadline)
+        if barrier is None:
             return 0
         frames = self._log.read(Topic.SUSPECTS, PARTITION, self._position, events_max=self._batch_events_max)
         # Suspects that came after the barrier may have twins beyond it; those frames wait for the next step.
-        frames = [stored for stored in frames if stored.offset < self._barrier]
+        frames = [stored for stored in frames if stored.offset < barrier]
         suspects = frame.decode_all(frames, LOGGED)
         found = self._twins.contains(
             suspects.column("event_id"), suspects.column("event"), suspects.column("timestamp")
@@ -79,20 +87,29 @@ class Rescue:
             transaction.commit_offset(groups.RESCUE, Topic.SUSPECTS, PARTITION, following)
             transaction.count(counts)
         self._checkpoint("committed")
-        self._position = following
+        self._position, self._target = following, None
         for back, offset in zip(frames_back, offsets, strict=True):
             self._put_back_through[back.partition] = offset + 1
         return int(suspects.num_rows)
 
-    def _stored_everything(self, deadline: float) -> bool:
+    def _barrier(self, deadline: float) -> int | None:
+        """The offset of suspects below which all that could be a twin is stored; None while the store is behind.
+
+        What is waited for stays the same until it is there: a store that is always a little behind never reaches the end of
+        this moment, only that of an earlier one.
+        """
+
         def left() -> float:
             return max(deadline - time.monotonic(), 0.0)
 
-        if not self._log.wait_committed(groups.PROCESS, Topic.RAW, self._put_back_through, left()):
-            return False
-        self._barrier = self._log.end_offset(Topic.SUSPECTS, PARTITION)
-        ends = {each: self._log.next_offset(Topic.ENRICHED, each) for each in self._log.partitions(Topic.ENRICHED)}
-        return self._log.wait_committed(groups.REALTIME, Topic.ENRICHED, ends, left())
+        if self._target is None:
+            if not self._log.wait_committed(groups.PROCESS, Topic.RAW, self._put_back_through, left()):
+                return None
+            barrier = self._log.end_offset(Topic.SUSPECTS, PARTITION)
+            ends = {each: self._log.next_offset(Topic.ENRICHED, each) for each in self._log.partitions(Topic.ENRICHED)}
+            self._target = _Target(barrier, ends)
+        there = self._log.wait_committed(groups.REALTIME, Topic.ENRICHED, self._target.enriched, left())
+        return self._target.barrier if there else None
 
 
 def _first_occurrences(ids: pa.Array) -> pa.BooleanArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
@@ -60,6 +61,16 @@ class Store(Protocol):
         self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
     ) -> pa.Table:
         """Run a SELECT of ours."""
+        ...
+
+    def query_rows(
+        self,
+        rows: pa.Table,
+        sql: Callable[[str], str],
+        settings: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> pa.Table:
+        """Run the SELECT of ours that ``sql`` makes of a FROM expression for ``rows``."""
         ...
 
     def query_readonly(
@@ -143,6 +154,13 @@ class Asker:
     def answer(self, plan: Plan) -> pa.Table:
         """What a plan's statement gives."""
         return self.run(lambda: self.store.query_arrow(plan.sql, plan.parameters, self.limits))
+
+    def answer_over(
+        self, rows: pa.Table, sql: Callable[[str], str], parameters: Mapping[str, Any], seconds: float
+    ) -> pa.Table:
+        """What a statement of ours gives that also reads ``rows``, within so many seconds."""
+        limits = self.limits | {"max_execution_time": max(math.ceil(seconds), 1)}
+        return self.run(lambda: self.store.query_rows(rows, sql, limits, parameters))
 
     def estimate(self, plan: Plan) -> Estimate:
         """Rows that a plan will read. Raises ``QueryError`` when they are too many."""

@@ -93,6 +93,16 @@ class ProjectStore:
         """See ``Store``."""
         return self._store.query_arrow(sql, parameters, {**(settings or {}), **self._fixed})
 
+    def query_rows(
+        self,
+        rows: pa.Table,
+        sql: Callable[[str], str],
+        settings: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> pa.Table:
+        """See ``Store``. The rows are the caller's: no filter is put on them."""
+        return self._store.query_rows(rows, sql, {**(settings or {}), **self._fixed}, parameters)
+
     def query_readonly(
         self,
         sql: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -16,6 +16,12 @@ from eventmill.query import renamed
 from eventmill.query import sql as guard
 from eventmill.query.asker import LAKE, Asker, Estimate
 from eventmill.query.render import typed
+
+#: Who may be asked; null is ClickHouse.
+TRINO: Final = "trino"
+ENGINES: Final = (None, "clickhouse", TRINO)
+#: What would bring fewer rows.
+FEWER: Final = "add a condition on timestamp, aggregate, or add LIMIT without ORDER BY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,16 @@ class Selects:
         self.shown = shown or Shown()
 
     def read(self, body: Any) -> tuple[guard.Guarded, dict[str, Any]]:
-        """A request's body, ``{"query", "parameters"}``, behind the first wall; no store is asked. Raises ``QueryError``."""
-        if not isinstance(body, dict) or set(body) - {"query", "parameters"}:
-            raise QueryError('the body must be a JSON object {"query": "SELECT …", "parameters": {…}}')
+        """A request's body, ``{"query", "parameters", "engine"}``, behind the first wall; no store is asked. Raises
+        ``QueryError``."""
+        if not isinstance(body, dict) or set(body) - {"query", "parameters", "engine"}:
+            raise QueryError(
+                'the body must be a JSON object {"query": "SELECT …", "parameters": {…}, "engine": "clickhouse"}'
+            )
+        if body.get("engine") not in ENGINES:
+            raise QueryError(
+                f"engine is {str(body['engine'])[:100]!r}; it is clickhouse, or trino for SQL over lake.events"
+            )
         guarded = guard.parse(body.get("query"))
         return guarded, _parameters(body.get("parameters"), guarded.parameters)
 
@@ -89,7 +102,7 @@ class Selects:
             found[LAKE] = self._asker.count(f"SELECT count() FROM {LAKE}", {})
         if query.unbounded:
             rows = sum(found.values())
-            self._asker.refuse(rows, "add a condition on timestamp, aggregate, or add LIMIT without ORDER BY")
+            self._asker.refuse(rows, FEWER)
         return found
 
     def answer(self, query: Checked) -> pa.Table:

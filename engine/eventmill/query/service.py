@@ -27,6 +27,9 @@ from eventmill.query.cache import AnswerCache, Kept, Key, key_of
 from eventmill.query.lanes import FairPool
 from eventmill.query.lateness import Lateness, finality
 from eventmill.query.live import LiveTail
+from eventmill.query.outside import Engine, Outside
+from eventmill.query.outside_leg import MARK
+from eventmill.query.outside_select import OutsideSelects
 from eventmill.query.project import ProjectStore, files_of_project, lake_of, view_of
 from eventmill.query.relative import absolute
 from eventmill.query.render import Answer, iso
@@ -71,6 +74,8 @@ class _Ready:
     facts: dict[str, Any] = field(default_factory=dict)
     key: Callable[[], Key | None] = lambda: None
     finality: Callable[[], dict[str, Any]] = dict
+    #: What another engine is asked of the lake.
+    outside: tuple[str, ...] = ()
 
 
 class QueryService:
@@ -79,8 +84,9 @@ class QueryService:
     Making one moves the process to the root directory. ``lake_source`` gives the lake as a FROM expression, or null while
     there is none; ``watermark`` the newest ``received_at`` in it (ms since the epoch), ``lake_size`` its ``bytes`` and
     ``rows``; ``lake_view`` the lake together with the aggregates of what is retired; ``files_of`` the files that such an
-    expression reads (null: it cannot say), ``is_rolled_up`` which of those are. ``window_ms`` is how far back the real-time
-    store answers; ``clock`` is now.
+    expression reads (null: it cannot say), ``is_rolled_up`` which of those are; ``snapshot_of`` the snapshot that it is of, and
+    ``outside`` who reads that in its place (null: nobody). ``window_ms`` is how far back the real-time store answers; ``clock``
+    is now.
     """
 
     def __init__(
@@ -96,6 +102,8 @@ class QueryService:
         files_of: Callable[[str], tuple[LakeFile, ...] | None] = lambda _: None,
         is_rolled_up: Callable[[LakeFile], bool] = lambda _: False,
         lake_version: LakeVersion = lambda _, __, ___: None,
+        snapshot_of: Callable[[str], int | None] = lambda _: None,
+        outside: Engine | None = None,
         clock: Callable[[], int] = now_ms,
         pool: FairPool | None = None,
         caller: str | None = None,
@@ -118,6 +126,8 @@ class QueryService:
         self._files_of = files_of
         self._is_rolled_up = is_rolled_up
         self._lake_version = lake_version
+        self._snapshot_of = snapshot_of
+        self._outside = outside
         self._clock = clock
         self._pool = pool or FairPool(config.concurrency_max)
         self._lane = self._pool.lane(config.concurrency_max)
@@ -125,6 +135,9 @@ class QueryService:
         self._asker = Asker(store, config)
         self._lateness = Lateness(self._asker, clock)
         self._selects = Selects(self._asker, lake_source, self._both)
+        self._outside_selects = OutsideSelects(
+            self._selects, self._asker, outside, lake_source, snapshot_of, files_of, project
+        )
         self.live = LiveTail(self._asker, self._lane)
 
     def narrowed(self, config: QueryConfig, *, project: str | None, caller: str) -> QueryService:
@@ -139,7 +152,8 @@ class QueryService:
         made = QueryService(
             store, source, config, window_ms=self._window_ms, watermark=self._watermark, lake_size=self._lake_size,
             lake_view=view, files_of=files_of, is_rolled_up=self._is_rolled_up, lake_version=self._lake_version,
-            clock=self._clock, pool=self._pool, caller=caller, project=project, cache=self.cache,
+            snapshot_of=self._snapshot_of, outside=self._outside, clock=self._clock, pool=self._pool, caller=caller,
+            project=project, cache=self.cache,
         )  # fmt: skip
         made._selects = Selects(made._asker, self._lake_source, self._both, self._selects.shown)
         return made
@@ -254,10 +268,16 @@ class QueryService:
 
     def explain(self, kind: str, body: Any) -> dict[str, Any]:
         """How a question would be answered: ``stores``, ``boundary``, ``tables`` (each with the rows that would be read and
-        about how many bytes those take on disk), ``sql`` and its ``parameters``. Raises ``QueryError``, ``StoreError``."""
+        about how many bytes those take on disk, and the engine that reads them), ``sql`` and its ``parameters``, and ``trino``,
+        the statements that Trino is asked. Raises ``QueryError``, ``StoreError``."""
         ready = self._prepare(kind, body)
         tables = [
-            {"table": table, "rows": rows, "bytes": round(rows * self._row_bytes(table))}
+            {
+                "table": table,
+                "rows": rows,
+                "bytes": round(rows * self._row_bytes(table)),
+                "engine": "trino" if table == LAKE and ready.outside else "clickhouse",
+            }
             for table, rows in ready.estimate().items()
         ]
         return {
@@ -266,6 +286,7 @@ class QueryService:
             "tables": tables,
             "sql": ready.sql,
             "parameters": ready.parameters,
+            "trino": list(ready.outside),
         }
 
     def _row_bytes(self, table: str) -> float:
@@ -275,6 +296,13 @@ class QueryService:
         return size.get("bytes", 0) / max(size.get("rows", 0), 1)
 
     def _prepare(self, kind: str, body: Any) -> _Ready:
+        if kind == SQL and self._outside_selects.wanted(body):
+            asked, limits = self._outside_selects.check(body), self.config
+            return _Ready(
+                ["lake"], None, lambda: self._outside_selects.estimate(asked), asked.shown, {},
+                lambda: (self._outside_selects.answer(asked, limits.seconds_max, limits.result_rows_max), {}),
+                outside=(asked.statement,),
+            )  # fmt: skip
         if kind == SQL:
             query = self._selects.check(body)
             boundary = None if query.boundary is None else iso(query.boundary)
@@ -286,21 +314,38 @@ class QueryService:
         view = self._lake_view()
         source = None if view is None else view.events
         way = replace(self._route(question, source), view=view)
-        plan = question.plan(way, source)
+        outside = self._read_outside(question, source, way)
+        plan = question.plan(way, source) if outside is None else outside.plan
         refuse(plan, way)
         boundary = None if way.boundary is None else iso(way.boundary)
         # Where the lake's files lie is nobody's business.
-        shown = plan.sql
+        shown = plan.sql.replace(MARK, LAKE) if outside is not None else plan.sql
         for place, name in () if view is None else (
             (view.events, LAKE), (view.minutes, "lake.events_1m"), (view.sessions, "lake.sessions")
         ):  # fmt: skip
             shown = shown if place is None else shown.replace(place, name)
         return _Ready(
             way.stores, boundary, lambda: self._asker.estimate(plan), shown, plan.parameters,
-            lambda: question.answer(self._asker.answer(plan)), kept_since(view, self.config.renames),
+            lambda: question.answer(self._stored(plan, outside)), kept_since(view, self.config.renames),
             lambda: self._key(kind, question, source, way, plan),
-            lambda: self._finality(question),
+            lambda: self._finality(question), () if outside is None else tuple(outside.statements),
         )  # fmt: skip
+
+    def _read_outside(self, question: Question, source: str | None, way: Route) -> Outside | None:
+        """The plan of which another engine reads the lake's events; null where there is none, or none are read. It takes a
+        snapshot by its number, which is known of the newest only."""
+        if self._outside is None or source is None or way.lake is None or way.files is None:
+            return None
+        snapshot = self._snapshot_of(source)
+        if snapshot is None:
+            return None
+        found = Outside.of(question.plan(way, MARK), question, self._outside.table, snapshot, self._project)
+        return found if found.legs else None
+
+    def _stored(self, plan: Plan, outside: Outside | None) -> pa.Table:
+        if outside is None or self._outside is None:
+            return self._asker.answer(plan)
+        return outside.answer(self._outside, self._asker, self.config.seconds_max)
 
     def _finality(self, question: Question) -> dict[str, Any]:
         """Of every kind until when it is complete, of trends each bucket that is not."""
@@ -316,7 +361,7 @@ class QueryService:
         if version is None:
             return None
         # The lake's events have versions by date; aggregates of what is retired are told apart by the metadata that is read.
-        sql = plan.sql if source is None else plan.sql.replace(source, LAKE)
+        sql = plan.sql if source is None else plan.sql.replace(source, LAKE).replace(MARK, LAKE)
         return key_of(self._project, kind, question, sql, sorted(plan.parameters.items()), version, self.config)
 
     def _both(self) -> int | None:

@@ -36,6 +36,7 @@ from eventmill.process.schemas.sources import open_source
 from eventmill.query.cache import AnswerCache
 from eventmill.query.callers import Callers
 from eventmill.query.service import QueryService
+from eventmill.query.trino import open_engine
 from eventmill.serve import caching
 from eventmill.serve.dimensions import Counted
 from eventmill.serve.engine_log import REPLAY, open_log
@@ -119,6 +120,8 @@ class Engine:
             files_of=self.stores.lake.files_of,
             is_rolled_up=self.stores.lake_rollups.has,
             lake_version=self.stores.lake.version,
+            snapshot_of=self.stores.lake.snapshot_of,
+            outside=open_engine(config),
             # The versions of what is on the other servers of a cluster are not seen from one of them.
             cache=AnswerCache(0 if config.realtime.cluster else config.query.cache_bytes_max, caching.Counted()),
         )

@@ -16,7 +16,9 @@ from eventmill.core.errors import ConfigError, LogUnavailable, StateError
 
 #: How long a question may take; less than any HTTP client waits.
 REQUEST_S: Final = 15.0
-#: How long one client is waited for, and how soon the next one asks: the leader may be a broker that has been frozen.
+#: How long one client is waited for, the first one and later ones at most, and how soon the next one asks: the leader may be a
+#: broker that has been frozen.
+_FIRST_TRY_S: Final = 1.0
 _TRY_S: Final = 4.0
 _AGAIN_S: Final = 0.25
 #: A broker that owes an answer for so long is left, and others are asked who leads. (librdkafka's own: a minute.)
@@ -127,16 +129,18 @@ def outside(settings: dict[str, Any], topic: str, partition: int, offset: int, w
 
 
 class Asked(Generic[_Client]):
-    """A client for questions, shared by threads, and another one after each question that failed.
+    """Clients for questions, as many as threads ask at once, and others after a question that failed.
 
     A client that has no subscription goes on with a dead leader or coordinator for minutes: only what a consumer
-    reads or a producer writes is looked up again. A dropped client ends with the last thread that still uses it.
+    reads or a producer writes is looked up again. So the first try is short; each next one has another client, and more
+    time. A client answers one question at a time; whoever shared one would wait for the answer to a question of a dead leader,
+    too. A dropped client ends with the last thread that still uses it.
     """
 
     def __init__(self, make: Callable[[], _Client]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._client: _Client | None = None
+        self._idle: list[_Client] = []
 
     def ask(self, what: str, question: Callable[[_Client, float], _Answer]) -> _Answer:
         """What ``question`` says, given a client and how long that may take; asked again of another one if it fails.
@@ -144,24 +148,30 @@ class Asked(Generic[_Client]):
         librdkafka's errors, and a ``TimeoutError``, become ``LogUnavailable`` within ``REQUEST_S``.
         """
         deadline = time.monotonic() + REQUEST_S
+        patience_s = _FIRST_TRY_S
         while True:
             with self._lock:
-                client = self._client = self._client or self._make()
+                client = self._idle.pop() if self._idle else None
             try:
                 with asking(what):
-                    return question(client, _TRY_S)
+                    client = self._make() if client is None else client
+                    answer = question(client, patience_s)
             except LogUnavailable:
                 with self._lock:
-                    if self._client is client:
-                        self._client = None
-                if time.monotonic() + _AGAIN_S + _TRY_S > deadline:
+                    self._idle.clear()  # they know of the same former leader
+                patience_s = min(2 * patience_s, _TRY_S)
+                if time.monotonic() + _AGAIN_S + patience_s > deadline:
                     raise
+            else:
+                with self._lock:
+                    self._idle.append(client)
+                return answer
             time.sleep(_AGAIN_S)
 
     def close(self) -> None:
-        """Let go of the client."""
+        """Let go of the clients."""
         with self._lock:
-            self._client = None
+            self._idle.clear()
 
 
 def _text(error: BaseException) -> str:

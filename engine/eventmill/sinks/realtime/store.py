@@ -222,10 +222,14 @@ class RealtimeStore:
         return self._clients.query(sql, parameters, settings)
 
     def query_rows(
-        self, rows: pa.Table, sql: Callable[[str], str], settings: Mapping[str, Any] | None = None
+        self,
+        rows: pa.Table,
+        sql: Callable[[str], str],
+        settings: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> pa.Table:
         """Run the SELECT that ``sql`` makes of a FROM expression for ``rows``. Raises ``StoreError`` with a code."""
-        return self._clients.query(sql(self._clients.source), None, settings, rows)
+        return self._clients.query(sql(self._clients.source), parameters, settings, rows)
 
     def query_readonly(
         self,
