@@ -166,6 +166,22 @@ def test_days_are_lived_through(tmp_path: Path) -> None:
     life.close()
 
 
+def test_sessions_are_exact_after_a_pause(tmp_path: Path) -> None:
+    """Nothing has come for so long that the newest date is retired, too: its sessions count once."""
+    life = Life(tmp_path / "data", **FAST)
+    year = Year(life, 13, 60)
+    life.now = START
+    for _ in range(3):
+        year.days(1, HOUR_MS)
+    life.now += 3 * DAY_MS
+    life.compact()
+    assert life.retain()["lake.downsample"][1]
+    for end in (life.now, START + 2 * DAY_MS, START + DAY_MS):
+        exact_sessions(life, START, end)
+    assert life.ask("sessions", START, life.now)["meta"]["stores"] == ["realtime", "lake"]
+    life.close()
+
+
 @pytest.mark.soak
 def test_two_years_are_lived_through(tmp_path: Path) -> None:
     """With the defaults and a frequent event; something happens every tenth day."""

@@ -7,7 +7,7 @@ one event meets them all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -64,6 +64,7 @@ class Sessions:
 
     def plan(self, way: Route, lake_source: str | None) -> Plan:
         """It gives ``time``, with a breakdown ``breakdown``, sums, and ``lengths`` (quantiles, ms)."""
+        way = self._by_dates(way)
         scan = Scan(way, lake_source)
         label = "" if self.breakdown is None else f", {first_label('at')} AS label"
         each = (
@@ -101,6 +102,18 @@ class Sessions:
         """Whether it asks for nothing of a session but its times and its size, on whole days."""
         days = self.span.start % INTERVALS["day"] == 0 and self.span.end % INTERVALS["day"] == 0
         return days and self.breakdown is None and self.chosen == Selection(None, ())
+
+    def _by_dates(self, way: Route) -> Route:
+        """Retired sessions stand there by date: where that of the boundary is retired, since nothing has come for days, the
+        lake answers for all of it."""
+        if not self.aggregated or way.view is None or way.lake is None or way.realtime is None:
+            return way
+        date = way.lake.end // INTERVALS["day"]
+        if date >= way.view.retired.sessions_frozen_before:
+            return way
+        end = min((date + 1) * INTERVALS["day"], way.realtime.end)
+        rest = Span(end, way.realtime.end) if end < way.realtime.end else None
+        return replace(way, lake=Span(way.lake.start, end), realtime=rest)
 
     def _times(self, parameters: Parameters) -> tuple[list[str], list[str]]:
         return ["session_id", f"{AT} AS at"], []
