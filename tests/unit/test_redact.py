@@ -61,6 +61,12 @@ def test_numbers_blanks_and_doubled_members_keep_their_bytes():
     )
 
 
+def test_a_path_of_any_names_only():
+    assert Redaction(["*.*"]).payload(b'{"email":{"email":null},"x":1}') == b'{"email":{"email":"[redacted]"},"x":1}'
+    assert b"a@b.de" not in Redaction(["*.*"]).payload(b'{"properties":{"email":"a@b.de","x":1')
+    assert Redaction(["a.*.*"]).payload(b'{"a":{"b":{"c":2}}}') == b'{"a":{"b":{"c":"[redacted]"}}}'
+
+
 def test_an_escaped_name_is_found():
     assert Redaction(["properties.email"]).payload(b'{"properties":{"\\u0065mail":"a@b.de"}}') == (
         b'{"properties":{"\\u0065mail":"[redacted]"}}'

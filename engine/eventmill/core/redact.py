@@ -22,6 +22,8 @@ _VALUE: Final = b'"[redacted]"'
 _ANY: Final = "*"
 #: A letter is told from others, traced, exported, forgotten and put back by these.
 _KEPT: Final = ("messageId", "type", "event", "userId", "anonymousId", "timestamp", "originalTimestamp", "sentAt")
+#: What may stand between two quotes.
+_TEXT: Final = r'(?:[^"\\]|\\.)*'
 _BLANK: Final = re.compile(r"[ \t\n\r]*")
 _EMAIL: Final = re.compile(r"[\w.+%-]+@(?:[\w-]+\.)+[A-Za-z]{2,}")
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s@]+@")
@@ -50,8 +52,9 @@ class Redaction:
             for name in above:
                 node = node.setdefault(name, {})
             node[last] = {}
-            names |= {last} if last != _ANY else set(above[-1:])
-        spelt = "|".join(sorted(re.escape(name) for name in names))
+            # Whatever is redacted stands below the last member that is named; where none is, that is any.
+            names.add(next((name for name in reversed((*above, last)) if name != _ANY), _ANY))
+        spelt = _TEXT if _ANY in names else "|".join(sorted(re.escape(name) for name in names))
         # For bytes that are no JSON: a member of that name, and its value up to where it ends or the bytes do.
         self._rough = re.compile(rf'("(?:{spelt})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^\s"].*)'.encode(), re.DOTALL)
         self._mentions = re.compile(rf'"(?:{spelt})"|\\'.encode())
