@@ -179,6 +179,8 @@ def test_an_event_and_a_time_are_forgotten_as_named_and_no_more(serve) -> None:
             assert stores.audit().balanced
         finally:
             stores.close()
+    # All of a month: nothing is left of it in the roll-ups.
+    assert command("forget", "--to", "2026-12-01", data=server.data)[1]["realtime"]["rows"] == 10
 
 
 CRASH = """

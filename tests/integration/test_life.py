@@ -184,10 +184,10 @@ def test_sessions_are_exact_after_a_pause(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_two_years_are_lived_through(tmp_path: Path) -> None:
-    """With the defaults and a frequent event; something happens every tenth day."""
+    """With the defaults and a frequent event; something happens every twentieth day."""
     life = Life(tmp_path / "data", **{"retention.downsample_events": ("scroll",)})
     keeps = {"raw": 90, "downsample": 7, "aggregates": 730}
-    taken = live(life, range(0, 780, 10), 200, lateness_ms=71 * HOUR_MS, keeps=keeps, every=13)
+    taken = live(life, range(0, 780, 20), 120, lateness_ms=71 * HOUR_MS, keeps=keeps, every=13)
     assert {rule for rule, rows in taken.items() if rows} == RULES | {"lake.aggregates", "realtime.aggregates"}
     life.close()
 

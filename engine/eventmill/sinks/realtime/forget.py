@@ -115,5 +115,8 @@ def _put_right(store: RealtimeStore, table: RollUp, where: str) -> None:
             f"WHERE {table.own_partition} = {partition} AND ({own}) NOT IN {whole}"
         )
         store.command(f"INSERT INTO {beside} {table.query(kept, f'({made}) IN {whole}')}")
-        store.command(f"ALTER TABLE {table.name} REPLACE PARTITION {partition} FROM {beside}")
+        # ClickHouse refuses to replace a partition by nothing.
+        left = store.query_arrow(f"SELECT count() FROM {beside}").column(0)[0].as_py()
+        change = f"REPLACE PARTITION {partition} FROM {beside}" if left else f"DROP PARTITION {partition}"
+        store.command(f"ALTER TABLE {table.name} {change}")
         store.command(f"DROP TABLE {beside} SYNC")
