@@ -21,6 +21,8 @@ from testbed.process import eventually
 _RATE: Final = 3_000.0
 #: Requests (of 50 events) between two faults, at random in this range.
 _BETWEEN: Final = (10, 90)
+#: Requests after the last fault: it takes traffic as before.
+_AFTER: Final = 40
 
 
 class System(Protocol):
@@ -152,6 +154,8 @@ def run(row: Row, runs: int, *, seed: int = 3, told: Callable[[int], None] = lam
                 row.act(scene)
                 done += 1
                 told(done)
+            if load.left() > row.seconds * _RATE:
+                load.await_more(_AFTER)
             load.stop()
             _add(load.truth, scene.sent_too)
             verdicts = system.verdicts(load.truth)

@@ -42,10 +42,10 @@ class Nothing:
         Nothing.lasts -= 1
         return 1_000_000 * Nothing.lasts
 
-    def start(self):
+    def start(self, *_):
         pass
 
-    stop = close = start
+    stop = close = await_more = start
 
     def verdicts(self, _truth):
         return {"a store": {"acked": 1, "lost": 0, "doubled": 0, "phantom": 0, "corrupt": 0}}
