@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import duckdb
-import numpy as np
 import polars as pl
 
 from eventmill.lake.files import DAY_MS
+from eventmill.lake.iceberg import LiveFile
 from eventmill.sinks.realtime.store import RealtimeStore
 
 HOUR_MS: Final = 3_600_000
@@ -32,15 +31,10 @@ class Ask:
     start: int
     end: int
 
-    def files(self, folder: Path) -> list[str]:
-        """The Parquet files of the dates."""
+    def files(self, live: Sequence[LiveFile]) -> list[str]:
+        """The Parquet files of the dates, of those that the lake's newest snapshot has."""
         dates = range(self.start // DAY_MS, (self.end - 1) // DAY_MS + 1)
-        return [str(path) for date in dates for path in sorted((folder / _iso(date)).glob("*.parquet"))]
-
-
-def _iso(date: int) -> str:
-
-    return str(np.datetime64(date, "D"))
+        return sorted(file.path for file in live if file.date in dates)
 
 
 Peer = Callable[[Ask, Sequence[str]], Rows]

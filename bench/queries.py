@@ -28,6 +28,7 @@ from bench.sampling import Sampler
 from bench.serving import serving
 from eventmill.generate.catalogue import KINDS
 from eventmill.lake.files import DAY_MS
+from eventmill.lake.table import Lake
 from eventmill.sinks.realtime.store import RealtimeStore
 
 HOUR_MS: Final = 3_600_000
@@ -102,7 +103,9 @@ def measure(data: Path, folder: Path, *, rounds: int, requests: int) -> dict[str
         peers = {"DuckDB": peer_queries.duck(threads), "Polars": peer_queries.polars,
                  "chdb": peer_queries.chdb(store, threads)}  # fmt: skip
         answers = {what: ask(client) for what, (_, ask) in questions.items()}
-        files = {what: question.files(data / "lake/events/data") for what, (question, _) in questions.items()}
+        lake = Lake(data / "lake")
+        files = {what: question.files(lake.live_files()) for what, (question, _) in questions.items()}
+        lake.close()
         for name, peer in peers.items():
             for what, (question, _) in questions.items():
                 _compare(what, name, answers[what], peer(question, files[what]))
