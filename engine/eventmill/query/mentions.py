@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from eventmill.core.renames import Renames
-from eventmill.query.saved import Saved
+from eventmill.query.saved import Saved, texts_of
 from eventmill.query.service import SQL
 
 #: ``properties.price``, ``sum:properties.price``.
@@ -21,23 +20,11 @@ def properties_of(saved: Saved, event: str, renames: Renames) -> set[str]:
     """The dotted paths below ``properties`` that a question about ``event`` (or about all events) names."""
     if saved.kind == SQL:
         return _in_sql(str(saved.query.get("query", "")))
-    texts = list(_texts(saved.query))
+    texts = list(texts_of(saved.query))
     names = {renames.now(value) for key, value in texts if key == "event"}
     if names and renames.now(event) not in names:
         return set()
     return {found[1] for _, value in texts for found in [_FIELD.fullmatch(value)] if found}
-
-
-def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of a body, and the member that it stands under."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _texts(inner, name)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner, key)
-    elif isinstance(value, str):
-        yield key, value
 
 
 def _in_sql(sql: str) -> set[str]:

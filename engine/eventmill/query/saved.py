@@ -51,7 +51,7 @@ class Saved:
 
     def texts(self) -> Iterator[str]:
         """All texts of its body, and those that are quoted in its SQL."""
-        for text in texts_of(self.query):
+        for _, text in texts_of(self.query):
             yield text
             for quoted in _QUOTED.findall(text):
                 yield re.sub(r"\\(.)|'(')", lambda found: found[1] or found[2], quoted, flags=re.DOTALL)
@@ -183,16 +183,16 @@ def _saved(name: str, content: dict[str, Any] | None) -> Saved | None:
     return None if content is None else Saved(name, content["kind"], content["query"], content["saved_at"])
 
 
-def texts_of(value: Any) -> Iterator[str]:
-    """Every text of a body but its members' names."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from texts_of(inner)
+def texts_of(value: Any, member: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a body, behind the member that it stands under."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from texts_of(inner, name)
     elif isinstance(value, list):
         for inner in value:
-            yield from texts_of(inner)
+            yield from texts_of(inner, member)
+    elif isinstance(value, str):
+        yield member, value
 
 
 def _record(project: str, name: str, content: bytes) -> Frame:
