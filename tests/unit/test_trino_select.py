@@ -9,6 +9,7 @@ from eventmill.query.trino_select import translated
 
 LAKE = '(SELECT * FROM "a"."b"."c")'
 E = '"events"."event"'
+KEYED = """JSON_EXTRACT_SCALAR("events"."properties", '$["a{0}{b}"]')"""
 DONE = {
     "SELECT event AS e, count() AS c FROM lake.events WHERE e != 'x' GROUP BY e HAVING c > 3 ORDER BY c DESC LIMIT 5": (
         f'SELECT {E} AS "e", COUNT(*) AS "c" FROM {LAKE} AS "events" WHERE {E} <> \'x\' GROUP BY {E} '
@@ -28,6 +29,11 @@ DONE = {
     # What stands behind the last SELECT of a union is of that one in ClickHouse.
     "SELECT event AS e FROM lake.events UNION ALL SELECT type AS e FROM lake.events LIMIT 3": (
         f'SELECT {E} AS "e" FROM {LAKE} AS "events" UNION ALL (SELECT "events"."type" AS "e" FROM {LAKE} AS "events" LIMIT 3)'
+    ),
+    # A key may look like a place in a template.
+    "SELECT JSONExtractFloat(properties, 'a{0}{b}') > 1 AS n FROM lake.events": (
+        f"SELECT CASE WHEN REGEXP_LIKE({KEYED}, '^-?[0-9]+(\\.[0-9]*)?([eE][-+]?[0-9]+)?$') "
+        f'THEN CAST({KEYED} AS DOUBLE) ELSE 0e0 END > 1 AS "n" FROM {LAKE} AS "events"'
     ),
     "SELECT toDate(timestamp) AS d FROM lake.events AS l": (
         f'SELECT CAST("l"."timestamp" AS DATE) AS "d" FROM {LAKE} AS "l"'

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.clickhouse import ClickHouse
+from sqlglot.dialects.trino import Trino
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.qualify import qualify
 
@@ -65,15 +67,15 @@ _CAN: Final = (
 
 def translated(query: str, parameters: Mapping[str, Any], source: str) -> str:
     """A SELECT over ``lake.events`` that the guard has let pass, over ``source``. Raises ``QueryError``."""
-    tree = sqlglot.parse_one(query, dialect="clickhouse")
+    tree = sqlglot.parse_one(query, dialect=ClickHouse)
     tree = tree.transform(lambda node: _given(node, parameters))
     try:
-        tree = qualify(tree, dialect="clickhouse", schema={LAKE[0]: {LAKE[1]: dict.fromkeys(COLUMNS, "String")}})
+        tree = qualify(tree, dialect=ClickHouse, schema={LAKE[0]: {LAKE[1]: dict.fromkeys(COLUMNS, "String")}})
     except SqlglotError as error:
         raise QueryError(f"query does not read: {str(error).splitlines()[0][:300]}") from error
     mark = f"lake_{uuid.uuid4().hex}"
     made = tree.transform(lambda node: _node(node, mark))
-    return str(made.sql(dialect="trino", identify=True)).replace(f'"{mark}"', source)
+    return str(made.sql(dialect=Trino, identify=True)).replace(f'"{mark}"', source)
 
 
 def _refuse(what: str) -> QueryError:
@@ -136,7 +138,7 @@ def _moments(node: exp.Expression) -> None:
 
 def _made(sql: str) -> exp.Expression:
     """A piece of Trino's SQL that needs no look."""
-    found = sqlglot.parse_one(sql, dialect="trino")
+    found = sqlglot.parse_one(sql, dialect=Trino)
     for node in found.walk():
         node.meta["made"] = True
     return found
@@ -159,7 +161,7 @@ def _sum(node: exp.Sum) -> exp.Expression:
 
 def _over(sql: str, arguments: list[Any]) -> exp.Expression:
     """SQL of Trino's over translated arguments."""
-    inner = [_translate(each).sql(dialect="trino", identify=True) for each in arguments]
+    inner = [_translate(each).sql(dialect=Trino, identify=True) for each in arguments]
     return _made(sql.format(*inner))
 
 
@@ -205,8 +207,9 @@ def _number(column: Any, keys: list[Any]) -> exp.Expression:
     named = all(isinstance(each, exp.Literal) and each.is_string for each in keys)
     if not isinstance(column, exp.Column) or column.name not in JSON_COLUMNS or path is None or not named:
         raise _refuse("JSONExtractFloat of this")
-    scalar = f"json_extract_scalar({{0}}, {trino_sql.text(path)})"
-    return _over(f"CASE WHEN regexp_like({scalar}, '{_SPELT}') THEN CAST({scalar} AS double) ELSE 0e0 END", [column])
+    scalar = "json_extract_scalar({0}, {1})"
+    number = f"CASE WHEN regexp_like({scalar}, '{_SPELT}') THEN CAST({scalar} AS double) ELSE 0e0 END"
+    return _over(number, [column, exp.Literal.string(path)])
 
 
 def _name(node: exp.Expression) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.clickhouse import ClickHouse
 from sqlglot.errors import SqlglotError
 
 from eventmill.query.fields import JSON_COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, TIME_COLUMNS
@@ -84,7 +85,7 @@ def quoted(column: str) -> str:
 def bound(condition: str, parameters: Mapping[str, Any]) -> Bound:
     """A condition of ClickHouse's with ``{name:Type}`` for values, in Trino's SQL with the values themselves."""
     try:
-        tree = sqlglot.parse_one(condition, dialect="clickhouse")
+        tree = sqlglot.parse_one(condition, dialect=ClickHouse)
     except SqlglotError:
         return ANY
     return _Translation(parameters).of(tree, holds=True)
