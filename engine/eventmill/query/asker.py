@@ -30,6 +30,11 @@ _ROW_BYTES: Final = (
     "SELECT sum(bytes_on_disk) / greatest(sum(rows), 1) FROM system.parts "
     "WHERE active AND database = {database:String} AND table = {table:String}"
 )
+_EVENTS: Final = dict(zip(("database", "table"), EVENTS.split("."), strict=True))
+#: All rows; as the table itself would tell them, but whatever rows of it the asking project may see.
+_ROWS: Final = (
+    "SELECT ifNull(max(total_rows), 0) FROM system.tables WHERE database = {database:String} AND name = {table:String}"
+)
 #: The rows of a stretch of time (seconds since the epoch), those of a part that sticks out taken for spread evenly.
 _ROWS_WITHIN: Final = """
     SELECT toUInt64(sum(rows * (1 + least(last, {end:Int64} - 1) - greatest(first, {start:Int64})) / (1 + last - first))) FROM (
@@ -165,7 +170,8 @@ class Asker:
     def estimate(self, plan: Plan) -> Estimate:
         """Rows that a plan will read. Raises ``QueryError`` when they are too many."""
         # To look each part's index up takes a while where there are so many rows; their number alone is known at once.
-        self.refuse(sum(self._rows_within(span) for span in plan.unpruned), plan.hint)
+        if plan.unpruned and self.count(_ROWS, _EVENTS) > self._config.scan_rows_max:
+            self.refuse(sum(self._rows_within(span) for span in plan.unpruned), plan.hint)
         found: Estimate = {}
         for part in plan.parts.values():
             found |= self.rows_read(part, plan.parameters)
@@ -188,9 +194,7 @@ class Asker:
 
     def _rows_within(self, span: Span) -> int:
         """About how many events the real-time store has of a stretch of time."""
-        database, _, table = EVENTS.partition(".")
-        bounds = {"start": span.start // 1_000, "end": -(-span.end // 1_000)}
-        return self.count(_ROWS_WITHIN, {"database": database, "table": table} | bounds)
+        return self.count(_ROWS_WITHIN, _EVENTS | {"start": span.start // 1_000, "end": -(-span.end // 1_000)})
 
     def row_bytes(self, table: str) -> float:
         """Bytes on disk of an average row of a table of the real-time store."""
