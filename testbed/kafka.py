@@ -17,7 +17,6 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -27,6 +26,7 @@ from testbed.jars import classpath, java
 from testbed.packages import CACHE, locked
 from testbed.process import READY_S, Server, eventually, free_port
 from testbed.secure import SCRAM, Secure
+from testbed.single import Startable
 
 _ASK_S: Final = 5.0
 _CONSUME_S: Final = 0.2
@@ -82,7 +82,7 @@ class Node:
         self.server.command = [*command, "kafka.Kafka", str(path)]
 
 
-class Kafka:
+class Kafka(Startable):
     """A cluster in a temporary folder; a context manager that starts and removes it.
 
     ``nodes``: 3 (replication factor 3, min.insync.replicas 2) or 1 (both 1). ``heap_mib`` is per node. ``fast_start``: C1 alone
@@ -266,17 +266,6 @@ class Kafka:
         for node in self.nodes:
             node.server.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Kafka:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
     def _coordinator(self, topic: str, key: str) -> Node:
         return self.leader(topic, _java_hash(key) % int(self._properties[_PARTITIONS[topic]]))

@@ -13,8 +13,31 @@ from typing import ClassVar, Self
 from testbed.process import Server, eventually, free_port
 
 
-class SingleServer(ABC):
-    """One server on loopback, a context manager: started and ready inside, ended and its folder removed afterwards.
+class Startable(ABC):
+    """A context manager: started and ready inside, ended afterwards, also where it does not start."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Returns once it answers."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, and remove what it has made."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class SingleServer(Startable):
+    """One server on loopback; its folder is removed afterwards.
 
     ``name`` is what messages call it. A ``folder`` that is given outlives the server; its own folder does not.
     """
@@ -69,14 +92,3 @@ class SingleServer(ABC):
         self.server.kill()
         if self._made:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from eventmill.sinks.realtime.store import RealtimeStore
 from realtime_events import TYPED, events
 from serving import Serving, eventmill
 from testbed.process import eventually, free_port
+from testbed.trino import Trino as Trino483
 
 pytestmark = pytest.mark.soak  # jars of 400 MB, and a server of its own
 TAP = {"field": "event", "op": "eq", "value": "tap"}
@@ -241,24 +242,18 @@ def test_trino_that_is_away_is_named(world: World, place: Bucket) -> None:
         elsewhere.ask("retention", SPAN | ASKED["retention"])
 
 
-def test_trino_that_hangs_is_given_up(world: World, place: Bucket) -> None:
-    place.trino.pause()
+@pytest.mark.parametrize(("fault", "depth"), [(Trino483.pause, 1), (Trino483.kill, 2)], ids=["hangs", "ended"])
+def test_trino_that_is_away_is_given_up_and_is_asked_when_it_is_back(
+    world: World, place: Bucket, fault: Callable[[Trino483], None], depth: int
+) -> None:
+    body = SPAN | {"start": "tap", "depth": depth}
+    fault(place.trino)
     try:
         with pytest.raises(StoreUnavailable, match="does not answer"):
-            world.service.ask("paths", SPAN | {"start": "tap", "depth": 1})
+            world.service.ask("paths", body)
     finally:
         place.trino.mend()
-    assert world.service.ask("paths", SPAN | {"start": "tap", "depth": 1})["rows"]
-
-
-def test_trino_that_ends_meanwhile_is_away_and_then_back(world: World, place: Bucket) -> None:
-    place.trino.kill()
-    try:
-        with pytest.raises(StoreUnavailable, match="does not answer"):
-            world.service.ask("paths", SPAN | {"start": "tap", "depth": 2})
-    finally:
-        place.trino.mend()
-    assert world.service.ask("paths", SPAN | {"start": "tap", "depth": 2})["rows"]
+    assert world.service.ask("paths", body)["rows"]
 
 
 def test_a_server_answers_by_trino_as_its_settings_say(place: Bucket, tmp_path: Path) -> None:
