@@ -15,7 +15,7 @@ from eventmill.core.errors import BodyError
 from eventmill.core.log import Rows, Shared, StoredFrame
 from eventmill.core.schema import REJECT, Reason, Topic
 
-#: What is decoded together at most, but for a message that is larger alone: what is made of it fits a frame, with all its words.
+#: What is decoded together at most, but for a message that is larger alone: what is made of it fits a frame, words and all.
 _ROWS_MAX: Final = 16_384
 _BYTES_MAX: Final = 8 << 20
 _PARTITION_BITS: Final = 16
