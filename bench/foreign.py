@@ -28,19 +28,20 @@ from testbed.kafka import Kafka
 
 
 def run(*, smoke: bool = False) -> dict[str, Any]:
-    """All ways, in turn; the first round, of few events, is not counted."""
+    """All ways, in turn; the first round, of few events, is not counted. ``smoke``: what ``bench.kafka`` does not try."""
     if not smoke:
         tune()
     events, runs = (500, 1) if smoke else (100_000, 5)
-    rows: dict[str, list[dict[str, float]]] = {"device": [], "name": [], "loop": [], "frames": []}
+    rows: dict[str, list[dict[str, float]]] = {row: [] for row in _NAMES if not smoke or row == "name"}
     with Kafka(1, fast_start=smoke, heap_mib=1024) as kafka, tempfile.TemporaryDirectory() as name:
         for number in range(-(not smoke), runs):
             count = events if number >= 0 else events // 10
             made = make_events(count, number + 1)
-            for row, measured in _ways(kafka, made, Path(name) / str(number)).items():
-                figures = measured()
+            ways = _ways(kafka, made, Path(name) / str(number))
+            for row, runs_of in rows.items():
+                figures = ways[row]()
                 if number >= 0:
-                    rows[row].append(figures)
+                    runs_of.append(figures)
     return {
         "question": "what an event costs that others have written into raw, a message each",
         "machine": machine.describe("confluent_kafka", "orjson", "pyarrow"),

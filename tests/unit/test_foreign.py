@@ -120,7 +120,7 @@ def rejects(frames):
     st.sampled_from([1, 7, HOUR_MS // 3]),
     st.sampled_from([(2, 1 << 20), (16_384, 3_000), (16_384, 8 << 20)]),
 )
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_each_message_gives_what_it_gives_alone(payloads, step_ms, most):
     of = places(len(payloads), partition=2, first=9, step_ms=step_ms)
     with pytest.MonkeyPatch.context() as patch:
@@ -152,7 +152,7 @@ def summed(counts):
 
 
 @given(messages_of_others, st.integers(0, PARTITIONS - 1))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_they_are_placed_and_refused_as_message_by_message(payloads, partition):
     of = places(len(payloads), partition)
     here, elsewhere = placed(together(payloads, of), PARTITIONS)
@@ -255,7 +255,7 @@ def processed(folder, raw, crash_at):
 
 
 @given(st.lists(bodies, max_size=20), st.integers(2, 20), st.integers(1, 20), st.integers(0, 20))
-@settings(max_examples=20)
+@settings(max_examples=15)
 def test_a_processor_makes_the_same_of_them_however_they_are_read_and_wherever_it_crashes(
     tmp_path_factory, payloads, size, folded, crash_at
 ):
