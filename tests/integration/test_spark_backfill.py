@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import sqlite3
 import uuid
 from collections import Counter
@@ -20,14 +21,18 @@ import pytest
 from eventmill.core import frame
 from eventmill.core.clock import now_ms
 from eventmill.core.config import load
+from eventmill.core.log import Log
 from eventmill.core.schema import DEAD, LOGGED, Flag, Hop, Topic
 from eventmill.core.tombstones import Tombstone, digest, record
 from eventmill.kernels.partition import OVERFLOW
 from eventmill.lake.compact import compact
 from eventmill.lake.files import ROWS_FEW
 from eventmill.lake.table import Lake
+from eventmill.log.kafka import topics
+from eventmill.log.kafka.log import KafkaLog
 from eventmill.log.local import LocalLog
 from eventmill.process.schemas.sets import NO_SCHEMAS, Schema, SchemaSet
+from eventmill.serve.engine_log import open_existing
 from eventmill.spark import backfill as job
 from eventmill.spark.__main__ import main
 from eventmill.spark.raw import ROWS, Framer, Range, Reader, logged, ranges
@@ -139,7 +144,7 @@ def test_files_are_of_one_partition_each_and_the_small_ones_together(
     lake.close()
 
 
-def filled(folder: Path, now: int) -> None:
+def fill(log: Log, now: int) -> None:
     """Raw of three days until now: duplicates, some of them hours later, bad events, and a user who is forgotten."""
     rng = np.random.default_rng(11)
     moved = now - now % DAY_MS - 3 * DAY_MS - START_MS
@@ -161,18 +166,17 @@ def filled(folder: Path, now: int) -> None:
     fresh = [one for one in rows if one["received_at"] > now - 20 * 3_600_000]
     again = [fresh[int(n)] | {"flags": int(Flag.RESCUED)} for n in rng.integers(0, len(fresh), 100)]
     frames = [[*rows[begin : begin + 300], *rows[begin : begin + 20]] for begin in range(0, len(rows), 300)]
-    log = log_of(folder, *frames, again)
-    tombstone = Tombstone("t", before_ms=now - DAY_MS, user=digest("forgotten"))
+    partitions = log.partitions(Topic.RAW)
+    for n, part in enumerate([*frames, again]):
+        with log.transaction() as transaction:
+            transaction.append([frame.encode(Topic.RAW, raw(part), partition=partitions[n % len(partitions)])])
     with log.transaction() as transaction:
-        transaction.append([record(tombstone)])
+        transaction.append([record(Tombstone("t", before_ms=now - DAY_MS, user=digest("forgotten")))])
     log.close()
-    schema = folder / "schemas" / "event 0" / "1.json"
-    schema.parent.mkdir(parents=True)
-    schema.write_text(json.dumps(SCHEMA))
 
 
-def letters(folder: Path) -> list[tuple[Any, ...]]:
-    log = LocalLog(folder / "log", prefix="eventmill", size_bytes_max=1 << 30, backlog_events_max=1 << 30)
+def letters(folder: Path, config: Path) -> list[tuple[Any, ...]]:
+    log = open_existing(load(config, overrides={"data": folder}))
     frames = log.read(Topic.DEAD, 0, 0, events_max=1 << 30, to_offset=log.end_offset(Topic.DEAD, 0))
     found = frame.decode_all(frames, DEAD).to_pylist() if frames else []
     counted = sum(count.events for count in log.ledger() if count.hop is Hop.INVALID)
@@ -193,17 +197,37 @@ def trend(server: Serving) -> Any:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("where", ["embedded", "Kafka"])
 def test_spark_makes_the_folder_that_the_local_backfill_makes(
-    spark: Any, serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    where: str,
+    spark: Any,
+    serve: Any,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = tmp_path / "source"
-    filled(source, now_ms())
+    schema = source / "schemas" / "event 0" / "1.json"
+    schema.parent.mkdir(parents=True)
+    schema.write_text(json.dumps(SCHEMA))
     users = tmp_path / "users.csv"
     users.write_text("user_id,country,segment,tier\nknown,DE,a,gold\n")
-    config = tmp_path / "eventmill.toml"
+    config, of_source = tmp_path / "eventmill.toml", tmp_path / "source.toml"
     config.write_text(f"[dimensions]\nfile = '{users}'\n")
+    if where == "Kafka":
+        bootstrap = request.getfixturevalue("kafka").bootstrap
+        prefix = f"s{uuid.uuid4().hex[:8]}"
+        config.write_text(f"{config.read_text()}[log]\nprefix = '{prefix}'\n")
+        brokers = f"[kafka]\nbootstrap = '{bootstrap}'\npartitions = 3\n"
+        of_source.write_text(config.read_text() + brokers)
+        topics.create(load(of_source))
+        log: Log = KafkaLog(load(of_source), name="writer")
+    else:
+        shutil.copy(config, of_source)
+        log = log_of(source)
+    fill(log, now_ms())
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    given = ("--data", str(source), "--config", str(config))
+    given = ("--data", str(source), "--config", str(of_source))
     local = eventmill("replay", "--raw", "--into", str(ours), *given, "--json")
     assert local.returncode == 0, local.stderr
     capsys.readouterr()
@@ -219,10 +243,13 @@ def test_spark_makes_the_folder_that_the_local_backfill_makes(
     assert len(found) == len(expected) == report["stored"]
     assert found == expected
     assert {one["country"] for one in found if one["user_id"] == "known"} == {"DE"}
-    assert letters(theirs) == letters(ours)
+    assert letters(theirs, config) == letters(ours, config)
     for lake in lakes:
         lake.close()
-    audits = [orjson.loads(eventmill("audit", "--data", str(each), "--json").stdout) for each in (ours, theirs)]
+    audits = []
+    for folder in (ours, theirs):
+        told = eventmill("audit", "--data", str(folder), "--config", str(config), "--json")
+        audits.append(orjson.loads(told.stdout))
     for audit in audits:
         assert audit["balanced"], [hour for hour in audit["hours"] if not hour["balanced"]]
     totals = ("received", "accepted", "dead", "dead_reasons")
@@ -251,6 +278,8 @@ def test_spark_makes_the_folder_that_the_local_backfill_makes(
     assert answers[1] == answers[0]
     assert sum(one[-1] for one in answers[0]) > 100
 
+    if where == "Kafka":
+        return
     # What an executor meets is told in one line.
     with closing(sqlite3.connect(source / "log" / "log.sqlite")) as damaged, damaged:
         damaged.execute("UPDATE frames SET payload = zeroblob(length(payload)) WHERE id = (SELECT min(id) FROM frames)")
