@@ -12,7 +12,7 @@ from bench.report import PAGES, RESULTS, write
 
 NAMES = (
     "decode", "kernels", "growth", "scaling", "counts", "frames", "stages", "lake", "store", "columns", "keys", "kafka",
-    "groups", "transactions", "snapshots", "dimensions", "e2e", "memory", "cost", "queries", "users",
+    "foreign", "groups", "transactions", "snapshots", "dimensions", "e2e", "memory", "cost", "queries", "users",
 )  # fmt: skip
 
 

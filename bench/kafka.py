@@ -55,7 +55,7 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
         others: dict[str, peers.Peer] = {}
         for number in range(runs):
             bodies = to_bodies(make_events(events, number), 100)
-            config = _config(kafka, Path(name) / str(number))
+            config = configured(kafka, Path(name) / str(number))
             rows["ingest"].append(ingest(kafka, config, bodies, events))
             rows["process"].append(process(kafka, config, events))
             rows["loop"].append(loop(kafka, bodies[: few // 100], few))
@@ -75,7 +75,8 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
     }
 
 
-def _config(kafka: Kafka, data: Path) -> Config:
+def configured(kafka: Kafka, data: Path) -> Config:
+    """A configuration with topics of its own, which are made."""
     config = load(
         environ={},
         overrides={
@@ -136,15 +137,18 @@ def _size(kafka: Kafka, config: Config, topic: Topic, events: int) -> float:
     return round(peers.size(kafka, f"{config.log.prefix}.{topic}") / events, 1)
 
 
-def process(kafka: Kafka, config: Config, events: int) -> dict[str, float]:
-    """Raw to enriched, by a processor that is alone in its group."""
+def process(kafka: Kafka, config: Config, events: int, taken: int | None = None) -> dict[str, float]:
+    """Raw to enriched, by a processor that is alone in its group.
+
+    It takes ``taken`` events off raw: more than there are where some are put into another partition first.
+    """
     log = KafkaLog(config)
     book = SchemaBook(log, open_source(config), refresh_s=3600)
     book.refresh()
     dimensions = open_dimensions(config.dimensions)
     processing = build_processing(config, log, book, Tail(()), dimensions)
     processing.recover()
-    left = events
+    left = whole = taken or events
 
     def work() -> None:
         nonlocal left
@@ -153,9 +157,9 @@ def process(kafka: Kafka, config: Config, events: int) -> dict[str, float]:
 
     try:
         left -= processing.step(0.1)
-        while left == events:  # joining the group is no work
+        while left == whole:  # joining the group is no work
             left -= processing.step(0.1)
-        figures = _measured(kafka, max(left, 1), work)  # a tiny run may be over by now
+        figures = _measured(kafka, max(left * events // whole, 1), work)  # a tiny run may be over by now
         stored = 0
         for partition in range(_PARTITIONS):
             position, end = 0, log.next_offset(Topic.ENRICHED, partition)

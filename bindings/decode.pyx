@@ -53,6 +53,7 @@ cdef extern from "decode.h":
     void em_decoder_free(em_decoder *decoder) nogil
     em_status em_decoder_append(em_decoder *decoder, const uint8_t *body, size_t length, int64_t received_at_ms,
                                 em_type type, em_decoded *out) nogil
+    void em_decoder_salt(em_decoder *decoder, uint64_t salt) nogil
     void em_decoder_rollback(em_decoder *decoder) nogil
     size_t em_decoder_rows(const em_decoder *decoder) nogil
     size_t em_decoder_reject_rows(const em_decoder *decoder) nogil
@@ -147,6 +148,11 @@ cdef class Decoder:
         if done.write_key != NULL:
             write_key = done.write_key[:done.write_key_bytes].decode()
         return done.accepted, done.rejected, write_key
+
+    def salt(self, uint64_t salt):
+        self._enter()
+        em_decoder_salt(self._decoder, salt)
+        em_leave(&self._busy)
 
     def rollback(self):
         self._enter()

@@ -65,6 +65,9 @@ struct __attribute__((visibility("hidden"))) em_decoder {
 
     em_status append(const uint8_t *body, size_t length, int64_t received_at, em_type type, em_decoded &out);
     void rollback();
+    void salt(uint64_t salt) {
+        decoder_.salt(salt);
+    }
     void finish(struct ArrowArray *events, struct ArrowArray *rejects);
 
     const EventDecoder &decoder() const {
@@ -368,6 +371,10 @@ void em_decoder_free(em_decoder *decoder) {
 em_status em_decoder_append(em_decoder *decoder, const uint8_t *body, size_t length, int64_t received_at_ms,
                             em_type type, em_decoded *out) {
     return decoder->append(body, length, received_at_ms, type, *out);
+}
+
+void em_decoder_salt(em_decoder *decoder, uint64_t salt) {
+    decoder->salt(salt);
 }
 
 void em_decoder_rollback(em_decoder *decoder) {

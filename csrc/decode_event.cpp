@@ -101,7 +101,7 @@ em_type type_of(Bytes text) {
 }
 
 EventDecoder::EventDecoder(const em_decode_limits &limits)
-    : events(EVENT_LAYOUTS, limits.seed), rejects(REJECT_LAYOUTS, limits.seed), limits_(limits) {}
+    : events(EVENT_LAYOUTS, limits.seed), rejects(REJECT_LAYOUTS, limits.seed), limits_(limits), salt_(limits.seed) {}
 
 void EventDecoder::start_body(size_t length) {
     /* The texts of an event come from different places of the body, and those of the envelope's context once more. */

@@ -140,6 +140,12 @@ class EventDecoder {
      */
     void settle_times(size_t first_row, int64_t received_at, Time state, int64_t sent);
 
+    /* See em_decoder_salt. */
+    void salt(uint64_t salt) {
+        salt_ = salt;
+        derived_ = 0;
+    }
+
     void reset_texts() {
         scratch_used_ = 0;
     }
@@ -149,7 +155,7 @@ class EventDecoder {
     Event event_;
     std::unique_ptr<uint8_t[]> scratch_;
     size_t scratch_capacity_ = 0, scratch_used_ = 0;
-    uint64_t derived_ = 0;
+    uint64_t salt_, derived_ = 0;
     Shapes shapes_;
 
     const uint32_t *read_event(const uint32_t *t);

@@ -150,7 +150,7 @@ int32_t EventDecoder::derive_id(int64_t received_at) {
         /* Nothing tells a resent event from one that happened twice: losing neither outranks finding the duplicate. */
         uint8_t salt[24];
         store_le(salt, (uint64_t)received_at);
-        store_le(salt + 8, limits_.seed);
+        store_le(salt + 8, salt_);
         store_le(salt + 16, derived_++);
         hash = XXH3_128bits_withSeed(salt, sizeof salt, XXH3_64bits(raw, length));
     }

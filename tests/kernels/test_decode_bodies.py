@@ -261,6 +261,22 @@ def test_equal_events_without_id_and_time_stay_apart() -> None:
     assert len({*ids, *decoder.finish()[0].column("event_id").to_pylist()}) == 5
 
 
+def test_the_same_salt_gives_equal_events_without_id_and_time_the_same_ids() -> None:
+    def ids(*salts: int) -> list[bytes]:
+        decoder = Decoder()
+        for salt in salts:
+            decoder.salt(salt)
+            decoder.append(orjson.dumps({"batch": [EVENT, EVENT]}), RECEIVED_AT)
+        found: list[bytes] = decoder.finish()[0].column("event_id").to_pylist()
+        return found
+
+    both = ids(1, 2**64 - 1)
+    assert len(set(both)) == 4
+    assert ids(2**64 - 1, 1) == both[2:] + both[:2]
+    with pytest.raises(OverflowError):
+        Decoder().salt(-1)
+
+
 def test_write_keys_are_given_but_not_kept() -> None:
     secret = 'k"\u00e9'
     for body, kind in (

@@ -65,7 +65,7 @@ def message(offset, error, partition=0):
     return SimpleNamespace(partition=lambda: partition, offset=lambda: offset, error=lambda: error)
 
 
-def stored(topic, found):
+def stored(topic, found, _foreign):
     return StoredFrame(topic, found.partition(), found.offset(), 0, 1, None, {}, b"")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from tests.foreign_messages import reread, together
 
 from eventmill.core import frame
 from eventmill.core.schema import LOGGED, Topic
 from eventmill.kernels.partition import murmur2
-from eventmill.log.kafka.messages import Place, from_json
+from eventmill.log.kafka.foreign import Place
 from eventmill.process.placing import placed
 
 EVENTS = b",".join(b'{"type":"track","event":"e","userId":"u%d","messageId":"m%d"}' % (n, n) for n in range(50))
@@ -21,8 +22,9 @@ def of(frames):
 @pytest.mark.parametrize("partition", [0, 2])
 def test_each_event_is_in_one_frame_and_that_belongs_where_its_device_does(partition, partitions):
     partition = min(partition, partitions - 1)
-    whole = from_json(Place(Topic.RAW, partition, 7, 1_795_000_000_000, b"e"), b'{"batch":[%s]}' % EVENTS)
-    here, elsewhere = placed([whole], partitions)
+    (whole,) = together([b'{"batch":[%s]}' % EVENTS], [Place(Topic.RAW, partition, 7, 1_795_000_000_000, b"e")])
+    here, others = placed([whole], partitions)
+    elsewhere = [reread(each) for each in others]
     assert [(each.offset, each.partition) for each in here] == [(7, partition)]
     seen = of(here)
     assert here[0].events == len(seen)
@@ -40,7 +42,7 @@ def test_each_event_is_in_one_frame_and_that_belongs_where_its_device_does(parti
 
 def test_a_message_of_which_nothing_belongs_here_is_taken_and_empty():
     one = b'{"type":"track","event":"e","userId":"u1","messageId":"m1"}'
-    frames = [from_json(Place(Topic.RAW, each, 0, 1, None), one) for each in range(12)]
+    frames = together([one] * 12, [Place(Topic.RAW, each, 0, 1, None) for each in range(12)])
     outcomes = [placed([each], 12) for each in frames]
     assert sum(here[0].events for here, _ in outcomes) == 1
     assert sum(len(elsewhere) for _, elsewhere in outcomes) == 11

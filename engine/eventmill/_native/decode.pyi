@@ -30,6 +30,11 @@ class Decoder:
         the body is one event of that type. Raises ``BodyError`` when the body is not JSON or no batch, and
         ``EventmillError`` when a column would pass 1 GiB; nothing of the body is kept then.
         """
+    def salt(self, salt: int) -> None:
+        """Derive the ids of events without id and time from ``salt`` (64 bits), and from how many there were since.
+
+        The same bodies after the same salt get the same ids; without one they are random.
+        """
     def rollback(self) -> None:
         """Take back what the last ``append`` added."""
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import pyarrow as pa
 
 from eventmill.core.errors import FrameError
-from eventmill.core.log import Frame, StoredFrame
+from eventmill.core.log import Frame, Rows, Shared, StoredFrame
 from eventmill.core.schema import SCHEMA_VERSION, Topic
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
@@ -29,10 +29,23 @@ def encode(
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=_WRITE) as writer:
         writer.write_batch(batch)
+    return framed(topic, memoryview(sink.getvalue()), batch.num_rows, key=key, headers=headers, partition=partition)
+
+
+def framed(
+    topic: Topic,
+    payload: bytes | memoryview,
+    events: int,
+    *,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    partition: int = 0,
+) -> Frame:
+    """One frame of a payload of so many events that ``encode`` has made."""
     return Frame(
         topic=topic,
-        payload=memoryview(sink.getvalue()),
-        events=batch.num_rows,
+        payload=payload,
+        events=events,
         key=None if key is None else key.encode(),
         headers={"schema": str(SCHEMA_VERSION), "content-type": CONTENT_TYPE, **(headers or {})},
         partition=partition,
@@ -41,6 +54,8 @@ def encode(
 
 def decode(frame: StoredFrame) -> pa.RecordBatch:
     """The batch of one frame. Raises ``FrameError`` naming topic and offset."""
+    if frame.rows is not None:
+        return _slice(frame.rows)
     try:
         with pa.ipc.open_stream(frame.payload, options=_READ) as reader:
             table = reader.read_all()
@@ -51,10 +66,51 @@ def decode(frame: StoredFrame) -> pa.RecordBatch:
 
 def decode_all(frames: Iterable[StoredFrame], schema: pa.Schema) -> pa.RecordBatch:
     """The frames' batches as one contiguous batch of ``schema``, in log order."""
-    batches = [decode(frame) for frame in frames]
-    if not batches:
-        return pa.RecordBatch.from_pylist([], schema=schema)
-    return to_batch(pa.Table.from_batches([conform(batch, schema) for batch in batches]))
+    batches = (_slice(each) if isinstance(each, Rows) else decode(each) for each in _joined(frames))
+    return _one([conform(batch, schema) for batch in batches], schema)
+
+
+def gather(parts: Iterable[Rows], schema: pa.Schema) -> pa.RecordBatch:
+    """Rows of shared batches of ``schema`` as one contiguous batch, in that order."""
+    return _one([_slice(each) for each in _neighbours(parts)], schema)
+
+
+def _one(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return to_batch(pa.Table.from_batches(batches, schema))
+
+
+def _slice(rows: Rows) -> pa.RecordBatch:
+    return rows.shared.batch.slice(rows.begin, rows.size)
+
+
+def _joined(frames: Iterable[StoredFrame]) -> Iterator[StoredFrame | Rows]:
+    """The frames in order; of those whose rows lie side by side in a batch, the rows of all together."""
+    side: list[Rows] = []
+    for each in frames:
+        if each.rows is not None:
+            side.append(each.rows)
+            continue
+        yield from _neighbours(side)
+        yield each
+        side = []
+    yield from _neighbours(side)
+
+
+def _neighbours(parts: Iterable[Rows]) -> Iterator[Rows]:
+    """The rows in order, those that lie side by side in a batch together."""
+    shared: Shared | None = None
+    begin = end = 0
+    for part in parts:
+        if part.shared is shared and part.begin == end:
+            end += part.size
+            continue
+        if shared is not None and end > begin:
+            yield Rows(shared, begin, end - begin)
+        shared, begin, end = part.shared, part.begin, part.begin + part.size
+    if shared is not None and end > begin:
+        yield Rows(shared, begin, end - begin)
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

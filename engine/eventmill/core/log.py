@@ -9,19 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
 from eventmill.core.schema import Hop, Topic
 
 
+class Shared:
+    """A batch whose rows belong to many frames. ``batch`` is set before anyone else sees one of them."""
+
+    __slots__ = ("batch",)
+    batch: pa.RecordBatch
+
+
+class Rows(NamedTuple):
+    """``size`` rows of a shared batch, from ``begin`` on."""
+
+    shared: Shared
+    begin: int
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
     """A message as read back. ``appended_at`` is in ms since the epoch.
 
-    ``foreign``: somebody else has written it, and perhaps not where its devices belong. ``rejects`` (REJECT) are what could
-    not be taken of it.
+    Its events are in ``payload``, an Arrow IPC stream; of a message that somebody else has written (``foreign``, and perhaps
+    not where its devices belong) they are ``rows``, and ``rejects`` (of a batch of REJECT) are what could not be taken of it.
     """
 
     topic: Topic
@@ -32,8 +47,13 @@ class StoredFrame:
     key: bytes | None
     headers: Mapping[str, str]
     payload: bytes
-    rejects: pa.RecordBatch | None = None
-    foreign: bool = False
+    rows: Rows | None = None
+    rejects: Rows | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether somebody else has written it."""
+        return self.rows is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,17 @@ def murmur2(key: bytes) -> int:
     return native.murmur2(key)
 
 
+def key_partitions(keys: Any, count: int) -> Int32s:
+    """The partition of each string among ``count``, as Apache Kafka's Java client chooses it; a null is as the empty string.
+
+    Raises ``TypeError`` for what are no strings.
+    """
+    values = as_array(keys, pa.string())
+    numbers = np.empty(len(values), np.int32)
+    native.key_partitions(*strings(values.fill_null("") if values.null_count else values), count, numbers)
+    return numbers
+
+
 def by_key(batch: Any, column_name: str, count: int) -> list[tuple[int, pa.RecordBatch]]:
     """(partition, its rows in order) by the partition of a string column among ``count``; a null counts as the empty string.
 
@@ -34,9 +45,7 @@ def by_key(batch: Any, column_name: str, count: int) -> list[tuple[int, pa.Recor
         return []
     if count == 1:
         return [(0, rows)]
-    values = as_array(column(rows, column_name), pa.string())
-    numbers = np.empty(rows.num_rows, np.int32)
-    native.key_partitions(*strings(values.fill_null("") if values.null_count else values), count, numbers)
+    numbers = key_partitions(column(rows, column_name), count)
     starts, order = np.zeros(count + 1, np.int64), np.empty(rows.num_rows, np.int32)
     native.order(numbers, starts, order)
     gathered = take(rows, order)

@@ -12,13 +12,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import pyarrow as pa
+
 from eventmill.core import frame, groups, ledger
 from eventmill.core.log import Count, Log
-from eventmill.core.schema import Hop, Topic
+from eventmill.core.schema import LOGGED, Hop, Topic
 
 STORES: Final = ("realtime", "lake")
 _TOTALS: Final = ("stored", "doubled", "in_flight", "missing", "forgotten", "retired")
 _READ_EVENTS: Final = 200_000
+#: All that is read of frames to count them.
+_RECEIVED: Final = pa.schema([LOGGED.field("received_at")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,7 @@ def in_flight(log: Log, topic: Topic, group: str) -> Counter[int]:
             frames = log.read(topic, partition, position, events_max=_READ_EVENTS, to_offset=end)
             if not frames:
                 break
-            for stored in frames:
-                found.update(dict(ledger.hours(frame.decode(stored))))
+            found.update(dict(ledger.hours(frame.decode_all(frames, _RECEIVED))))
             position = frames[-1].offset + 1
     return found
 

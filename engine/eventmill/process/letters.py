@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from eventmill.core import frame
 from eventmill.core.letters import at_ingest
 from eventmill.core.log import StoredFrame
+from eventmill.core.schema import REJECT
 
 
 def with_offsets(letters: pa.RecordBatch, raw_ids: pa.Array, frames: Sequence[StoredFrame]) -> pa.RecordBatch:
@@ -29,12 +32,21 @@ def with_offsets(letters: pa.RecordBatch, raw_ids: pa.Array, frames: Sequence[St
     return _placed(letters, pa.array(partitions, mask=rows.is_null().to_numpy(zero_copy_only=False)), found)
 
 
-def of_foreign(rejects: pa.RecordBatch, stored: StoredFrame) -> pa.RecordBatch:
-    """What could not be taken of a message that somebody else has written (REJECT), as letters (DEAD)."""
-    letters = at_ingest(rejects)
-    partition, offset = (np.full(len(letters), each, kind) for each, kind in
-                         ((stored.partition, np.int32), (stored.offset, np.int64)))  # fmt: skip
-    return _placed(letters, pa.array(partition), pa.array(offset))
+def of_foreign(frames: Sequence[StoredFrame]) -> Iterator[pa.RecordBatch]:
+    """What could not be taken of messages that others have written, as letters (DEAD) in their order: a batch for each in which
+    they were decoded."""
+    refused = [(stored, stored.rejects) for stored in frames if stored.rejects is not None]
+    for _, group in itertools.groupby(refused, lambda each: each[1].shared):
+        together = list(group)
+        letters = at_ingest(frame.gather((rejects for _, rejects in together), REJECT))
+        partitions, offsets = (
+            np.repeat(np.array(values, kind), [rejects.size for _, rejects in together])
+            for values, kind in (
+                ([stored.partition for stored, _ in together], np.int32),
+                ([stored.offset for stored, _ in together], np.int64),
+            )
+        )
+        yield _placed(letters, pa.array(partitions), pa.array(offsets))
 
 
 def _placed(letters: pa.RecordBatch, partitions: pa.Array, offsets: pa.Array) -> pa.RecordBatch:

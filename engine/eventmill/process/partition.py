@@ -155,10 +155,7 @@ class PartitionState:
         """Take the frames at the position through the stages."""
         done = Processed(frames[-1].offset + 1, sum(stored.events for stored in frames))
         done.others += [] if self._book is None else self._book.adopt(frames[0].offset)
-        for stored in frames:
-            if stored.rejects is not None:
-                letters = self._redaction.letters(of_foreign(stored.rejects, stored))
-                done.others.append(frame.encode(Topic.DEAD, letters))
+        done.others += [frame.encode(Topic.DEAD, self._redaction.letters(letters)) for letters in of_foreign(frames)]
         here, elsewhere = self._placed(frames)
         done.others += elsewhere
         for together in _by_events(here):

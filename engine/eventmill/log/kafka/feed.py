@@ -14,6 +14,7 @@ from eventmill.core.log import StoredFrame
 from eventmill.core.schema import Topic
 from eventmill.log.kafka import messages
 from eventmill.log.kafka.clients import OUT_OF_RANGE, REQUEST_S, asking, outside
+from eventmill.log.kafka.foreign import Foreign
 
 #: How soon a sleeper notices that it has enough, or that the log is closed.
 _LOOK_S: Final = 0.05
@@ -26,6 +27,7 @@ class Feed:
         self._topic, self._name, self._settings = topic, name, dict(settings)
         with asking("making a consumer"):
             self._consumer = Consumer(self._settings)
+        self._foreign = Foreign()
         self._buffers: dict[int, deque[StoredFrame]] = {}
         #: Where the next frame of each partition is taken, and where the next one is fetched.
         self._taken: dict[int, int] = {}
@@ -82,12 +84,13 @@ class Feed:
             if to_offset is not None and buffer[0].offset >= to_offset:
                 break
             found.append(buffer.popleft())
-            events += found[-1].events
+            events += max(found[-1].events, 1)  # what has none takes memory, too
             self._taken[partition] = found[-1].offset + 1
+        self._foreign.seal()
         return found
 
     def _waiting(self, positions: Mapping[int, int]) -> int:
-        return sum(stored.events for each in positions for stored in self._buffers[each])
+        return sum(max(stored.events, 1) for each in positions for stored in self._buffers[each])
 
     def _turn_to(self, positions: Mapping[int, int]) -> None:
         """Fetch from these positions; what is fetched already is kept where it fits."""
@@ -113,7 +116,7 @@ class Feed:
         if error is not None:
             self._hear(error, message)
             return True
-        stored = messages.stored(self._topic, message)
+        stored = messages.stored(self._topic, message, self._foreign)
         self._buffers[stored.partition].append(stored)
         self._fetched[stored.partition] = stored.offset + 1
         self._ended.discard(stored.partition)

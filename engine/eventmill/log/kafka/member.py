@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import Config
@@ -24,11 +24,15 @@ from eventmill.core.log import Count, StoredFrame
 from eventmill.core.schema import Topic
 from eventmill.log.kafka import messages, mirror
 from eventmill.log.kafka.clients import OUT_OF_RANGE, asking, consumer, outside, producer
+from eventmill.log.kafka.foreign import Foreign
 from eventmill.log.kafka.outbox import Draft, Outbox
 from eventmill.log.kafka.topics import LEDGER
 
 _HEARTBEATS: Final = 4
 _LOOK_S: Final = 0.05
+#: What is taken at once of the messages of others: as small as they are, a call for each would cost as much as decoding it.
+#: Frames are taken one by one, since each may hold all the events that are wanted.
+_FOREIGN_MESSAGES: Final = 64
 _NEVER: Final = 1 << 62
 
 
@@ -69,6 +73,7 @@ class Member:
         )
         self._assigned: Callable[[list[int]], None] = lambda _: None
         self._revoked: Callable[[list[int], bool], None] = lambda _partitions, _lost: None
+        self._foreign = Foreign()
         self._gathered: dict[int, list[StoredFrame]] = {}
         self.held: set[int] = set()
         #: The offset from which on each partition that is not paused is wanted.
@@ -135,29 +140,45 @@ class Member:
 
     def poll(self, timeout_s: float, *, events_max: int, linger_s: float) -> dict[int, list[StoredFrame]]:
         """Frames by partition, in order: up to about ``events_max`` events, ``linger_s`` after the first one at the latest."""
-        self._gathered, events = {}, 0
+        self._gathered, events, most = {}, 0, 1
         deadline = time.monotonic() + timeout_s
         while events < events_max:
             left = deadline - time.monotonic()
-            with asking("reading raw"):
-                message = self._consumer.poll(min(max(left, 0.0), _LOOK_S))
-            if message is None:
-                if left <= 0:
-                    break
-                continue
-            error = message.error()
-            if error is not None:
-                self._hear(error, message.partition())
-                continue
-            stored = messages.stored(self._topic, message)
-            if not self._gathered:
-                deadline = min(deadline, time.monotonic() + linger_s)
-            if stored.offset >= self._following.get(stored.partition, _NEVER):
-                self._following[stored.partition] = stored.offset + 1
-                self._gathered.setdefault(stored.partition, []).append(stored)
-                events += stored.events
+            fetched = self._fetched(min(max(left, 0.0), _LOOK_S), min(most, events_max - events))
+            if not fetched and left <= 0:
+                break
+            for message in fetched:
+                error = message.error()
+                if error is not None:
+                    self._hear(error, message.partition())
+                    continue
+                if not self._gathered:
+                    deadline = min(deadline, time.monotonic() + linger_s)
+                stored = self._taken(message)
+                if stored is not None:
+                    most = _FOREIGN_MESSAGES if stored.foreign else 1
+                    events += max(stored.events, 1)  # what has none takes memory, too
+        self._foreign.seal()
         gathered, self._gathered = self._gathered, {}
         return gathered
+
+    def _fetched(self, timeout_s: float, most: int) -> list[Message]:
+        """A message, if one comes in time, and those that have come already, at once. Should the group take a partition away
+        meanwhile, ``_taken`` drops what is here of it."""
+        with asking("reading raw"):
+            first = self._consumer.poll(timeout_s)
+            if first is None or most == 1:
+                return [] if first is None else [first]
+            return [first, *self._consumer.consume(most - 1, 0.0)]
+
+    def _taken(self, message: Message) -> StoredFrame | None:
+        partition, offset = message.partition(), message.offset()
+        if partition is None or offset is None or offset < self._following.get(partition, _NEVER):
+            return None
+        stored = messages.stored(self._topic, message, self._foreign)
+        self._following[partition] = offset + 1
+        self._gathered.setdefault(partition, []).append(stored)
+        return stored
 
     def _hear(self, error: KafkaError, partition: int | None) -> None:
         if error.code() in OUT_OF_RANGE and partition in self._following:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final
 
 import orjson
-import pyarrow as pa
 from confluent_kafka import Message
 
-from eventmill._native.decode import Decoder
 from eventmill.core import frame, ledger
-from eventmill.core.errors import BodyError, FrameError
+from eventmill.core.errors import FrameError
 from eventmill.core.log import Count, Frame, StoredFrame
-from eventmill.core.schema import RAW, REJECT, Hop, Reason, Topic
+from eventmill.core.schema import REJECT, Hop, Topic
+from eventmill.log.kafka.foreign import Foreign, Place
 
 EVENTS: Final = "events"
 COUNTS: Final = "counts"
@@ -29,16 +28,19 @@ def headers(made: Frame) -> list[tuple[str, bytes]]:
     return found
 
 
-def stored(topic: Topic, message: Message) -> StoredFrame:
-    """A message as read. Raises ``FrameError`` when Eventmill did not write it."""
-    given = {name: bytes(value or b"").decode("utf-8", "replace") for name, value in message.headers() or []}
+def stored(topic: Topic, message: Message, foreign: Foreign) -> StoredFrame:
+    """A message as read; what others have written is decoded by ``foreign``, and there once that is sealed.
+
+    Raises ``FrameError`` when Eventmill did not write it, but to raw.
+    """
+    given = {name: bytes(value or b"").decode("utf-8", "replace") for name, value in message.headers() or ()}
     partition, offset, payload, key = message.partition(), message.offset(), message.value(), message.key()
     if partition is None or offset is None or payload is None:
         raise FrameError(f"message {topic}/{partition}@{offset} is empty")
     _, appended_at = message.timestamp()
     place = Place(topic, partition, offset, appended_at, key if isinstance(key, bytes) else None)
     if EVENTS not in given and topic is Topic.RAW:
-        return from_json(place, bytes(payload))
+        return foreign.take(place, given, bytes(payload))
     try:
         events = int(given[EVENTS])
     except (KeyError, ValueError):
@@ -46,49 +48,7 @@ def stored(topic: Topic, message: Message) -> StoredFrame:
             f"message {topic}/{partition}@{offset} has no header {EVENTS!r}: something else than Eventmill has written to "
             "the topic; only raw takes the messages of others"
         ) from None
-    return _frame(place, events, given, bytes(payload))
-
-
-class Place(NamedTuple):
-    """Where a message is, when it came there (ms since the epoch), and its key."""
-
-    topic: Topic
-    partition: int
-    offset: int
-    appended_at: int
-    key: bytes | None
-
-
-def _frame(place: Place, events: int, given: dict[str, str], payload: bytes) -> StoredFrame:
-    return StoredFrame(place.topic, place.partition, place.offset, place.appended_at, events, place.key, given, payload)
-
-
-def from_json(place: Place, payload: bytes) -> StoredFrame:
-    """A message that somebody else has written: one event, or a batch, as the HTTP API takes them.
-
-    It was received when it was appended. What cannot be taken of it are ``rejects``.
-    """
-    decoder = Decoder()
-    for body in (payload, b'{"batch":[' + payload + b"]}"):
-        try:
-            decoder.append(body, place.appended_at)
-            break
-        except BodyError as error:
-            broken = str(error)
-    else:
-        letter = {"reason": Reason.NOT_AN_OBJECT, "detail": f"a message that is not JSON: {broken}", "payload": payload}
-        rejects = pa.RecordBatch.from_pylist([letter | {"received_at": place.appended_at}], REJECT)
-        return _adopted(place, pa.RecordBatch.from_pylist([], RAW), rejects)
-    return _adopted(place, *decoder.finish())
-
-
-def _adopted(place: Place, events: pa.RecordBatch, rejects: pa.RecordBatch) -> StoredFrame:
-    fates = ledger.counts(Hop.ACCEPTED, events) + ledger.counts(Hop.REJECTED, rejects)
-    received = [Count(Hop.RECEIVED, fate.hour, fate.events) for fate in fates]
-    made = frame.encode(place.topic, events)
-    given = {**made.headers, EVENTS: str(made.events), COUNTS: dump([*received, *fates]).decode()}
-    adopted = _frame(place, made.events, given, bytes(made.payload))
-    return replace(adopted, rejects=rejects if rejects.num_rows else None, foreign=True)
+    return StoredFrame(topic, partition, offset, appended_at, events, place.key, given, bytes(payload))
 
 
 def dump(counts: Iterable[Count]) -> bytes:
@@ -102,5 +62,18 @@ def load(text: str | bytes) -> list[Count]:
 
 
 def carried(frames: Sequence[StoredFrame]) -> list[Count]:
-    """What the frames add to the ledger."""
-    return [count for each in frames if COUNTS in each.headers for count in load(each.headers[COUNTS])]
+    """What the frames add to the ledger: their headers say so, but for those of others, which are counted here."""
+    counts = [
+        count for each in frames if COUNTS in each.headers and not each.foreign for count in load(each.headers[COUNTS])
+    ]
+    received: Counter[int] = Counter()
+    accepted: Counter[int] = Counter()
+    for each in frames:
+        if each.foreign:
+            hour = each.appended_at // ledger.HOUR_MS * ledger.HOUR_MS
+            accepted[hour] += each.events
+            received[hour] += each.events + (each.rejects.size if each.rejects else 0)
+    rejects = frame.gather((each.rejects for each in frames if each.rejects), REJECT)
+    for hop, hours in ((Hop.RECEIVED, received), (Hop.ACCEPTED, accepted)):
+        counts += [Count(hop, hour, events) for hour, events in hours.items() if events]
+    return counts + ledger.counts(Hop.REJECTED, rejects)
