@@ -24,7 +24,7 @@ from bench.keys_questions import Asked, questions, same
 from eventmill.core.schema import WORD
 from eventmill.core.typed import Kind, Typed, TypedProperty
 from eventmill.lake.files import DAY_MS
-from eventmill.sinks.realtime.ddl import CODECS, EVENTS_TABLE
+from eventmill.sinks.realtime.ddl import CODECS, EVENTS_TABLE, INDEXES_BY_MERGES
 from eventmill.sinks.realtime.ddl import INDEXES as IN_USE
 from eventmill.sinks.realtime.encode import columns, select
 from eventmill.sinks.realtime.shape import Column, Shape, Table
@@ -48,31 +48,32 @@ _PROJECTS: Final = ("shop", "shop", "shop", "shop", "outlet", "outlet", "club")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A table to try. ``key``: its ORDER BY; ``also``: what else it has, as ALTER TABLE … ADD takes it."""
+    """A table to try. ``key``: its ORDER BY; ``also``: what else it has, as ALTER TABLE … ADD takes it; ``insert``: a setting
+    of inserts."""
 
     name: str
     key: str = EVENTS_TABLE.order
     also: tuple[str, ...] = ()
+    insert: str = ""
 
 
-def _bloom(column: str, rate: float = 0.01) -> str:
-    return f"INDEX bloom_{column} {column} TYPE bloom_filter({rate}) GRANULARITY 1"
-
-
-USED: Final = Form("event, minute")
+#: What the store has.
+USED: Final = ("event, minute", "the four, made by merges")
 _MINUTE: Final = "toStartOfMinute(timestamp)"
 KEYS: Final = (
-    USED,
+    Form("event, minute"),
     Form("event, minute, device", f"event, {_MINUTE}, device_id"),
     Form("minute, event", f"{_MINUTE}, event"),
     Form("device, time", "device_id, timestamp"),
     Form("project, event, minute", f"project, event, {_MINUTE}"),
 )
+#: Those of event_id, device_id, user_id and anonymous_id.
+_FILTERS: Final = tuple(f"INDEX {name} {what}" for name, what in IN_USE.items())
 INDEXES: Final = (
-    USED,
-    Form("Bloom of event_id", also=(_bloom("event_id"),)),
-    Form("Bloom of device_id", also=(_bloom("device_id"),)),
-    Form("those in use", also=tuple(f"INDEX {name} {what}" for name, what in IN_USE.items())),
+    Form("none"),
+    Form("Bloom filter of event_id", also=("INDEX bloom event_id TYPE bloom_filter(0.01) GRANULARITY 1",)),
+    Form("four Bloom filters", also=_FILTERS),
+    Form("the four, made by merges", also=_FILTERS, insert=INDEXES_BY_MERGES),
     Form("set of p_category", also=("INDEX set_category p_category TYPE set(100) GRANULARITY 1",)),
     Form("n-grams of properties", also=("INDEX grams properties TYPE ngrambf_v1(4, 32768, 3, 0) GRANULARITY 1",)),
     Form("projection by event_id", also=("PROJECTION by_id (SELECT event_id, _part_offset ORDER BY event_id)",)),
@@ -150,7 +151,7 @@ def _measure(
     spent = dict.fromkeys(tables, 0.0)
     for rows in batches:
         for table in tables:
-            spent[table] += _insert(engine, table, rows)
+            spent[table] += _insert(engine, table, rows, tables[table].insert)
     merged = {table: _merge(engine, table) for table in tables}
     asked = _ask(engine, list(tables), repeats)
     return {
@@ -193,10 +194,11 @@ def inserts(folder: Path, count: int, frames: int) -> Iterator[pa.Table]:
             offset += 1
 
 
-def _insert(engine: Engine, table: str, rows: pa.Table) -> float:
+def _insert(engine: Engine, table: str, rows: pa.Table, setting: str) -> float:
     head = f"INSERT INTO {table} ({', '.join(columns(TYPED))})"
     cpu = time.process_time()
-    engine.command(f"{head} SELECT {select(TYPED)} FROM {_SOURCE} SETTINGS {_INSERT}", rows)
+    settings = f"{_INSERT}, {setting}" if setting else _INSERT
+    engine.command(f"{head} SELECT {select(TYPED)} FROM {_SOURCE} SETTINGS {settings}", rows)
     return time.process_time() - cpu
 
 
@@ -258,7 +260,7 @@ def render(figures: dict[str, Any]) -> str:
 
 def _table(figures: dict[str, Any], which: str) -> list[str]:
     forms = figures[which]
-    names = [f"**{name}**" if name == USED.name else name for name in forms]
+    names = [f"**{name}**" if name in USED else name for name in forms]
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for label, key in (
         ("CPU ns an event to insert", "insert_ns"),

@@ -87,7 +87,7 @@ def _recoded(shape: Shape) -> list[str]:
 
 
 def _indexed(shape: Shape) -> list[str]:
-    """New parts get the indexes when they are written; older ones meanwhile, which nobody waits for."""
+    """New parts get the indexes when they are merged; older ones meanwhile, which nobody waits for."""
     alter = shape.altered(ddl.EVENTS)
     added = ", ".join(f"ADD INDEX IF NOT EXISTS {name} {what}" for name, what in ddl.INDEXES.items())
     return [f"{alter} {added}", f"{alter} {', '.join(f'MATERIALIZE INDEX {name}' for name in ddl.INDEXES)}"]

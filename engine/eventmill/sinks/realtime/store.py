@@ -45,7 +45,7 @@ _INSERT_SETTINGS: Final = (
     f"min_insert_block_size_rows_for_materialized_views = {_WHOLE}, "
     "min_insert_block_size_bytes_for_materialized_views = 0, "
     # A roll-up's rows come out of GROUP BY: nothing is left to merge in them.
-    "optimize_on_insert = 0, parallel_view_processing = 1, "
+    f"optimize_on_insert = 0, parallel_view_processing = 1, {ddl.INDEXES_BY_MERGES}, "
     "deduplicate_blocks_in_dependent_materialized_views = 1, deduplicate_insert_select = 'enable_even_for_bad_queries'"
 )
 _COUNTS: Final = f"""
