@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 from hypothesis import settings
 from tests.needs import had
@@ -13,6 +16,7 @@ from testbed.postgres import Postgres
 from testbed.redis import Redis
 from testbed.rest_catalog import RestCatalog
 from testbed.s3 import S3
+from testbed.spark import iceberg_jar
 
 # How long an example takes is the machine's affair.
 settings.register_profile("eventmill", deadline=None)
@@ -114,6 +118,25 @@ def clickhouse(clickhouse_server):
     """The URL of a ClickHouse server that runs at the beginning of each test."""
     clickhouse_server.start()
     return clickhouse_server.url
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory):
+    """A Spark of two threads with Iceberg's runtime, for the whole run."""
+    jar = had(iceberg_jar)
+    sql = pytest.importorskip("pyspark.sql", reason="pyspark is missing: pip install 'eventmill[spark]'")
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # the executors' Python has Eventmill installed too
+    session = (
+        sql.SparkSession.builder.master("local[2]")
+        .config("spark.jars", str(jar))
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.memory", "1g")
+        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.local.dir", str(tmp_path_factory.mktemp("spark")))
+        .getOrCreate()
+    )
+    yield session
+    session.stop()
 
 
 @pytest.fixture

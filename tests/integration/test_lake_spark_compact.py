@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +25,10 @@ from eventmill.process.schemas.ruling import Ruling
 from eventmill.process.schemas.sets import Schema, SchemaSet
 from eventmill.process.schemas.sources import FolderSource
 from eventmill.spark.__main__ import main
-from eventmill.spark.compact import _later, _pack_writer, stored
+from eventmill.spark.compact import _later
 from eventmill.spark.enrich import PutRight, _stream
+from eventmill.spark.files import pack_writer, stored
 from lake_events import DAY_MS, GAP_MS, GROUP, START_MS, batch, random_rows, row, rows_of
-from testbed.packages import Unavailable
-from testbed.spark import iceberg_jar
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    try:
-        jar = iceberg_jar()
-    except Unavailable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-    sql = pytest.importorskip("pyspark.sql", reason="pyspark is missing: pip install 'eventmill[spark]'")
-    os.environ["PYSPARK_PYTHON"] = sys.executable  # the executors' Python has Eventmill installed too
-    session = (
-        sql.SparkSession.builder.master("local[2]")
-        .config("spark.jars", str(jar))
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.memory", "1g")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.local.dir", str(tmp_path_factory.mktemp("spark")))
-        .getOrCreate()
-    )
-    yield session
-    session.stop()
 
 
 def append(lake: Lake, rows: list[dict[str, Any]]) -> None:
@@ -139,7 +112,7 @@ def test_spark_puts_right_what_the_local_compaction_does(
         local = compact(ours, gap_ms=GAP_MS, now_ms=4, enrich=lambda rows: put_right(rows, ruling, users))
         assert (local.enriched > 10, local.files_written > 0) == (wrote, wrote)
         capsys.readouterr()
-        assert main(["--data", str(tmp_path / "theirs"), "--config", str(config)]) == 0
+        assert main(["compact", "--data", str(tmp_path / "theirs"), "--config", str(config)]) == 0
         spread = json.loads(capsys.readouterr().out)
         same = local.as_dict() | {"snapshot_id": spread["snapshot_id"], "dates": list(local.dates)}
         assert spread == same
@@ -171,7 +144,7 @@ def test_flagged_rows_are_put_right_where_they_are_written(tmp_path: Path) -> No
     given = given.append_column(GROUP_COLUMN, pa.array(["tap"] * count))
     users = pa.record_batch(DIMENSIONS.to_batches()[0].columns, schema=DIMENSIONS.schema)
     enrich = pickle.loads(pickle.dumps(PutRight(_stream(users), SCHEMAS.dump())))
-    made = _pack_writer(lake.storage, f"{lake.storage.recorded}/data", "run", enrich)(given).to_pylist()[0]
+    made = pack_writer(lake.storage, f"{lake.storage.recorded}/data", "run", enrich)(given).to_pylist()[0]
     assert (made["known"], made["date"], made["name"]) == (3, START_MS // DAY_MS, "tap")
     assert f"/{Kind.FLAGGED}-run-00003-" in made["location"]
     path = Path(lake.storage.path(made["location"]))

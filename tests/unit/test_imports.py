@@ -12,9 +12,10 @@ LEVELS = [
     {"_native"},
     {"kernels", "net", "log"},
     {"dashboard", "observe", "generate", "process", "sinks", "lake", "query"},
-    {"openapi", "spark"},  # describes what they take; does what they do on a cluster
+    {"openapi"},  # describes what they take
     {"ingest"},  # counts by observe.metrics
     {"serve"},
+    {"spark"},  # does what they do on a cluster
     {"cli"},
 ]
 

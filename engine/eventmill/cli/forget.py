@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eventmill.cli.options import config_option, configure, console, data_option, friendly, json_option
-from eventmill.cli.replay import moment_ms
+from eventmill.core.clock import moment_ms
 
 
 @click.command()

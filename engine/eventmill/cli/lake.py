@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eventmill.cli.options import config_option, configure, data_option, friendly, json_option
-from eventmill.cli.replay import moment_ms
+from eventmill.core.clock import moment_ms
 
 
 @click.group()

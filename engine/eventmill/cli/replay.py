@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from eventmill.cli.options import config_option, configure, console, data_option, friendly, json_option
-from eventmill.core.clock import now_ms, parse_duration_ms
+from eventmill.core.clock import moment_ms
 from eventmill.core.errors import ConfigError
-
-
-def moment_ms(text: str) -> int:
-    """ISO 8601 (without an offset: UTC), or how long ago (``2h``), as ms since the epoch. Raises ``ConfigError``."""
-    try:
-        return now_ms() - parse_duration_ms(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is no time; write 2026-11-23T04:00:00Z, or 2h for two hours ago") from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return int(moment.timestamp() * 1000)
 
 
 def progress_bar(what: str) -> Progress:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+
+from eventmill.core.errors import ConfigError
 
 
 def now_ms() -> int:
@@ -26,3 +29,17 @@ def parse_duration_ms(text: str | int) -> int:
     if not 0 < value < 1e15:
         raise ValueError(f"{text!r} is not a duration above zero; write for example 250ms, 90s, 30m, 24h or 7d")
     return int(value)
+
+
+def moment_ms(text: str) -> int:
+    """ISO 8601 (without an offset: UTC), or how long ago (``2h``), as ms since the epoch. Raises ``ConfigError``."""
+    try:
+        return now_ms() - parse_duration_ms(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no time; write 2026-11-23T04:00:00Z, or 2h for two hours ago") from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return int(moment.timestamp() * 1000)

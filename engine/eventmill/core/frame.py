@@ -29,10 +29,23 @@ def encode(
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=_WRITE) as writer:
         writer.write_batch(batch)
+    return framed(topic, memoryview(sink.getvalue()), batch.num_rows, key=key, headers=headers, partition=partition)
+
+
+def framed(
+    topic: Topic,
+    payload: bytes | memoryview,
+    events: int,
+    *,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    partition: int = 0,
+) -> Frame:
+    """One frame of a payload of so many events that ``encode`` has made."""
     return Frame(
         topic=topic,
-        payload=memoryview(sink.getvalue()),
-        events=batch.num_rows,
+        payload=payload,
+        events=events,
         key=None if key is None else key.encode(),
         headers={"schema": str(SCHEMA_VERSION), "content-type": CONTENT_TYPE, **(headers or {})},
         partition=partition,

@@ -14,7 +14,7 @@ from eventmill.core.ids import format_event_id
 from eventmill.core.schema import DEAD, Flag, Reason
 from eventmill.core.stage import Outcome
 from eventmill.process.schemas.book import SchemaBook
-from eventmill.process.schemas.ruling import Verdict
+from eventmill.process.schemas.ruling import Ruling, Verdict
 
 
 class Validate:
@@ -32,21 +32,26 @@ class Validate:
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """Bad rows are rejects, the others go on."""
-        ruling = None if self._book is None else self._book.current
-        if batch.num_rows == 0 or (ruling is None and not self._blocked):
-            return Outcome(batch)
-        verdict = None if ruling is None else ruling.judge(batch)
-        refused = refusals(batch, self._blocked, verdict)
-        events = batch
-        if verdict is not None and verdict.unknown.any():
-            events = flagged(batch, verdict.unknown, Flag.SCHEMA_UNKNOWN)
-            if self._book is not None:
-                self._book.count_unjudged(int(verdict.unknown.sum()))
-        if not refused:
-            return Outcome(events)
-        keep = np.ones(batch.num_rows, np.bool_)
-        keep[list(refused)] = False
-        return Outcome(events.filter(pa.array(keep)), rejects=_letters(batch, refused))
+        outcome, unjudged = judged(batch, self._blocked, None if self._book is None else self._book.current)
+        if unjudged and self._book is not None:
+            self._book.count_unjudged(unjudged)
+        return outcome
+
+
+def judged(batch: pa.RecordBatch, blocked: Sequence[str], ruling: Ruling | None) -> tuple[Outcome, int]:
+    """What becomes of a RAW batch (which may have more columns), and of how many rows nobody knows the schema now."""
+    if batch.num_rows == 0 or (ruling is None and not blocked):
+        return Outcome(batch), 0
+    verdict = None if ruling is None else ruling.judge(batch)
+    refused = refusals(batch, blocked, verdict)
+    events, unjudged = batch, 0
+    if verdict is not None and verdict.unknown.any():
+        events, unjudged = flagged(batch, verdict.unknown, Flag.SCHEMA_UNKNOWN), int(verdict.unknown.sum())
+    if not refused:
+        return Outcome(events), unjudged
+    keep = np.ones(batch.num_rows, np.bool_)
+    keep[list(refused)] = False
+    return Outcome(events.filter(pa.array(keep)), rejects=_letters(batch, refused)), unjudged
 
 
 def flagged(batch: pa.RecordBatch, rows: Any, flag: Flag) -> pa.RecordBatch:

@@ -42,13 +42,7 @@ def backfill(
     events came from: ``serve`` can take it over. Gives the number of raw events. Raises ``ConfigError`` when ``into`` holds
     something already.
     """
-    if into.exists() and any(into.iterdir()):
-        raise ConfigError(f"{into} is not empty; name a fresh folder by --into")
-    schemas = replace(config.schemas, folder=config.schemas.folder or str(config.data / "schemas"))
-    # The stores that the settings name are those that are there already; a fresh folder has its own.
-    lake = replace(config.lake, warehouse="", catalog="")
-    realtime = replace(config.realtime, url="", cluster="")
-    fresh = replace(config, data=into.absolute(), schemas=schemas, lake=lake, realtime=realtime, kafka=KafkaConfig())
+    fresh = fresh_config(config, into)
     source = open_existing(config)
     with DataFolder(fresh.data):
         try:
@@ -68,6 +62,18 @@ def backfill(
             )
     progress(events, events)
     return events
+
+
+def fresh_config(config: Config, into: Path) -> Config:
+    """The settings of a fresh data folder whose raw events those of ``config`` are. Raises ``ConfigError`` when ``into`` holds
+    something already."""
+    if into.exists() and any(into.iterdir()):
+        raise ConfigError(f"{into} is not empty; name a fresh folder by --into")
+    schemas = replace(config.schemas, folder=config.schemas.folder or str(config.data / "schemas"))
+    # The stores that the settings name are those that are there already; a fresh folder has its own.
+    lake = replace(config.lake, warehouse="", catalog="")
+    realtime = replace(config.realtime, url="", cluster="")
+    return replace(config, data=into.absolute(), schemas=schemas, lake=lake, realtime=realtime, kafka=KafkaConfig())
 
 
 def _waiting(engine: Engine) -> int:

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, Transaction
 
 from eventmill.core.frame import to_batch
-from eventmill.core.schema import EVENT, WORD, Flag
-from eventmill.kernels.gather import Parts
+from eventmill.core.schema import EVENT, Flag
 from eventmill.kernels.sessionize import device_hashes, sessions_of_hashes
 from eventmill.lake import offsets
 from eventmill.lake.aggregates import retired
@@ -31,19 +28,15 @@ from eventmill.lake.compact import CompactReport, groups_of, packs_of, stage_rep
 from eventmill.lake.duplicates import HOUR_MS, words
 from eventmill.lake.files import (
     DAY_MS,
-    ROW_GROUP,
     FileWriter,
-    Indices,
-    parquet_metadata,
-    placed,
     remove,
     require,
-    write_file,
 )
-from eventmill.lake.iceberg import COLUMNS, DATE, GROUP, REMOVED, CommitUnknown, Kind, LakeTable, LiveFile
+from eventmill.lake.iceberg import DATE, GROUP, REMOVED, CommitUnknown, Kind, LakeTable, LiveFile
 from eventmill.lake.lock import exclusive
-from eventmill.lake.merge import Enrich, enriched, one_dictionary
+from eventmill.lake.merge import Enrich, enriched
 from eventmill.lake.storage import Storage
+from eventmill.spark.files import WRITTEN, described, ms, pack_writer, stored
 
 #: Rows that an executor's task compares at once, and rows of new files that one commit is for.
 TASK_ROWS: Final = 2_000_000
@@ -51,9 +44,6 @@ GROUP_ROWS: Final = 200_000_000
 FILE_BYTES_MAX: Final = 500_000_000
 _UNKNOWN: Final = int(Flag.DIMENSIONS_UNKNOWN | Flag.SCHEMA_UNKNOWN)
 _PLACE: Final = "file int, row long"
-_FILE: Final = pa.schema(
-    {"location": pa.string(), "size": pa.int64(), "date": pa.int32(), "name": pa.string(), "known": pa.int64()}
-)
 
 
 def compact(
@@ -145,7 +135,7 @@ def _replace(
             made = rows.written(removed, sessions, packs, lake.storage, f"{lake.storage.recorded}/data", enrich)
             writer = FileWriter(lake, table)
             paths |= {lake.local(file.location) for file in made}
-            written = [_described(writer, lake.storage, file) for file in made]
+            written = [described(writer, lake.storage, file) for file in made]
 
             def stage(newest: Table, transaction: Transaction) -> int:
                 require(lake.storage, paths)
@@ -160,11 +150,6 @@ def _replace(
             remove(lake.storage, paths)
             raise
     return _Done(int(snapshot_id or 0), replaced, len(written), sum(file.known for file in made))
-
-
-def _described(writer: FileWriter, storage: Storage, file: Any) -> DataFile:
-    footer = parquet_metadata(storage, storage.path(file.location))
-    return writer.described(file.location, footer, file.size, file.date, file.name)
 
 
 class Rows:
@@ -208,7 +193,7 @@ class Rows:
         wanted = wanted.unionByName(self._chained(keys, base, dates, gap_ms, 1)).dropDuplicates(["file", "row"])
 
         def changed(rows: pa.Table) -> pa.Table:
-            times = _ms(rows.column("timestamp"))
+            times = ms(rows.column("timestamp"))
             ids = sessions_of_hashes(device_hashes(rows.column("device_id")), times, gap_ms)
             other = np.flatnonzero(ids != rows.column("session_id").to_numpy())
             found = rows.select(["file", "row"]).take(pa.array(other))
@@ -262,8 +247,7 @@ class Rows:
     def written(
         self, removed: Any, sessions: Any, packs: list[list[int]], storage: Storage, folder: str, enrich: Enrich | None
     ) -> list[Any]:
-        """``location``, ``size`` (bytes), ``date`` and ``name`` (of the group) of the files that the executors make of the
-        packs, and of how many of each one's flagged rows all is ``known`` now."""
+        """``WRITTEN`` of the files that the executors make of the packs."""
         run = uuid.uuid4().hex
         listed = [(index, number, place) for number, pack in enumerate(packs) for place, index in enumerate(pack)]
         places = self._spark.createDataFrame(listed, "file int, pack int, place int")
@@ -275,9 +259,7 @@ class Rows:
             .withColumn("session_id", self._functions.coalesce("session_now", "session_id"))
             .select(*EVENT.names, DATE, GROUP, "pack", "place", "row")
         )
-        made = rows.groupBy("pack").applyInArrow(
-            _pack_writer(storage, folder, run, enrich), "location string, size long, date int, name string, known long"
-        )
+        made = rows.groupBy("pack").applyInArrow(pack_writer(storage, folder, run, enrich), WRITTEN)
         found: list[Any] = made.collect()
         return found
 
@@ -285,7 +267,7 @@ class Rows:
 def _later(rows: pa.Table) -> pa.Table:
     """Of rows with the same event id, one of them new, all but the first received; of equal times the older file's stays."""
     ids = words(rows.column("event_id").cast(pa.binary(16)))
-    received = _ms(rows.column("received_at"))
+    received = ms(rows.column("received_at"))
     of_file, of_row = rows.column("file").to_numpy(), rows.column("row").to_numpy()
     order = np.lexsort((of_row, of_file, received, ids[:, 1], ids[:, 0]))
     ordered = ids[order]
@@ -297,57 +279,3 @@ def _later(rows: pa.Table) -> pa.Table:
     again = order[~begins & new[number]]
     hours = received[again] // HOUR_MS * HOUR_MS
     return pa.table({"file": of_file[again], "row": of_row[again], "hour": hours})
-
-
-def _pack_writer(
-    storage: Storage, folder: str, run: str, enrich: Enrich | None
-) -> Callable[[pa.Table], pa.Table]:  # fmt: skip
-    def write(given: pa.Table) -> pa.Table:
-        rows = stored(given)
-        # As the files have them, one after the other.
-        order = np.lexsort((given.column("row").to_numpy(), given.column("place").to_numpy()))
-        batches, order, known = _put_right(rows, order, enrich)
-        whole = pa.Table.from_batches(batches)
-        times = whole.column("timestamp").cast(pa.int64()).to_numpy()
-        order = order[np.argsort(times[order], kind="stable")]
-        flags = whole.column("flags").to_numpy()[order]
-        kind = Kind.FLAGGED if (flags & _UNKNOWN).any() else Kind.COMPACTED
-        date = given.column(DATE).cast(pa.int32())[0].as_py()
-        group, pack = given.column(GROUP)[0].as_py(), given.column("pack")[0].as_py()
-        # A task that is tried again writes another file; what it left before belongs to nobody, and is cleaned up.
-        location = f"{folder}/{placed(date, f'{kind}-{run}-{pack:05d}-{uuid.uuid4().hex[:8]}')}"
-        parts = Parts(batches)
-        tables = (
-            pa.Table.from_batches([parts.take(order[begin : begin + ROW_GROUP])])
-            for begin in range(0, len(order), ROW_GROUP)
-        )
-        _, size = write_file(storage, storage.path(location), tables, date, group)
-        found = {"location": location, "size": size, "date": date, "name": group, "known": known}
-        return pa.Table.from_pylist([found], _FILE)
-
-    return write
-
-
-def _put_right(rows: pa.Table, order: Indices, enrich: Enrich | None) -> tuple[list[pa.RecordBatch], Indices, int]:
-    """The rows, those that were flagged once more at the end; the places of those that count, in order; and how many of
-    them are known now."""
-    batches = rows.to_batches()
-    flagged = (rows.column("flags").to_numpy() & _UNKNOWN)[order] != 0
-    if enrich is None or not flagged.any():
-        return batches, order, 0
-    again, known = enriched(Parts(batches).take(order[flagged]), enrich)
-    places = np.concatenate([order[~flagged], np.arange(rows.num_rows, rows.num_rows + int(flagged.sum()))])
-    return one_dictionary(batches + again), places, known
-
-
-def stored(rows: pa.Table) -> pa.Table:
-    """Spark's columns as the lake stores them, in one piece; words as dictionaries."""
-    columns = []
-    for field in EVENT:
-        column = rows.column(field.name).cast(COLUMNS.field(field.name).type)
-        columns.append(pc.dictionary_encode(column) if field.type == WORD else column)
-    return pa.Table.from_arrays(columns, EVENT.names).unify_dictionaries().combine_chunks()
-
-
-def _ms(times: pa.ChunkedArray) -> Any:
-    return times.cast(pa.int64()).to_numpy() // 1000

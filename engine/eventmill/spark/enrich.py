@@ -45,10 +45,10 @@ def _made(users: bytes, schemas: bytes) -> tuple[Ruling | None, Enricher | None]
     )
 
 
-def known_now(spark: Any, lake: LakeTable, dimensions: Dimensions, schemas: SchemaSet | None) -> PutRight | None:
+def known_now(spark: Any, lake: LakeTable, dimensions: Dimensions, schemas: SchemaSet) -> PutRight | None:
     """What can be said now of the lake's flagged rows, those appended since the last compaction included; null: nothing.
 
-    ``spark`` is a session with Iceberg's runtime; ``schemas`` null: they are out of reach. Raises ``StoreError``.
+    ``spark`` is a session with Iceberg's runtime. Raises ``StoreError``.
     """
     from pyspark.sql import functions
 
@@ -63,13 +63,11 @@ def known_now(spark: Any, lake: LakeTable, dimensions: Dimensions, schemas: Sche
     users = flagged.select("user_id").distinct().orderBy("user_id").limit(USERS_MAX).toArrow().column("user_id")
     ids = users.cast(pa.string()).combine_chunks()
     known = dimensions.mend(ids) if len(ids) else None
-    judges = schemas is not None and schemas.available
+    judges = schemas.available
     judges = judges and not rows.where(functions.col("flags").bitwiseAND(_SCHEMA) != 0).isEmpty()
     if known is None and not judges:
         return None
-    return PutRight(
-        b"" if known is None else _stream(answers(ids, known)), schemas.dump() if judges and schemas else b""
-    )
+    return PutRight(b"" if known is None else _stream(answers(ids, known)), schemas.dump() if judges else b"")
 
 
 def _stream(rows: pa.RecordBatch) -> bytes:
