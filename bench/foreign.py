@@ -31,7 +31,7 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
     """All ways, in turn; the first round, of few events, is not counted. ``smoke``: what ``bench.kafka`` does not try."""
     if not smoke:
         tune()
-    events, runs = (500, 1) if smoke else (100_000, 5)
+    events, runs = (500, 1) if smoke else (150_000, 5)
     rows: dict[str, list[dict[str, float]]] = {row: [] for row in _NAMES if not smoke or row == "name"}
     with Kafka(1, fast_start=smoke, heap_mib=1024) as kafka, tempfile.TemporaryDirectory() as name:
         for number in range(-(not smoke), runs):
@@ -54,13 +54,16 @@ def run(*, smoke: bool = False) -> dict[str, Any]:
 def _ways(kafka: Kafka, made: list[bytes], data: Path) -> dict[str, Callable[[], dict[str, float]]]:
     def foreign(key: str) -> dict[str, float]:
         config = configured(kafka, data / key)
-        moved = _fill(config, made, key)
-        return process(kafka, config, len(made), len(made) + moved)
+        return process(kafka, config, len(made), lambda: len(made) + _fill(config, made, key))
 
     def frames() -> dict[str, float]:
         config = configured(kafka, data / "frames")
-        ingest(kafka, config, to_bodies(made, 100), len(made))
-        return process(kafka, config, len(made))
+
+        def fill() -> int:
+            ingest(kafka, config, to_bodies(made, 100), len(made))
+            return len(made)
+
+        return process(kafka, config, len(made), fill)
 
     return {
         "device": lambda: foreign("anonymousId"),

@@ -31,6 +31,7 @@ from eventmill.kernels.partition import by_key
 from eventmill.log.kafka import topics
 from eventmill.log.kafka.log import KafkaLog
 from eventmill.process.dimensions.source import open_dimensions
+from eventmill.process.group import GroupProcessor
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
 from eventmill.serve.processing import build_processing
@@ -137,10 +138,11 @@ def _size(kafka: Kafka, config: Config, topic: Topic, events: int) -> float:
     return round(peers.size(kafka, f"{config.log.prefix}.{topic}") / events, 1)
 
 
-def process(kafka: Kafka, config: Config, events: int, taken: int | None = None) -> dict[str, float]:
-    """Raw to enriched, by a processor that is alone in its group.
+def process(kafka: Kafka, config: Config, events: int, fill: Callable[[], int] | None = None) -> dict[str, float]:
+    """Raw to enriched, by a processor that is alone in its group; joining that is no work.
 
-    It takes ``taken`` events off raw: more than there are where some are put into another partition first.
+    ``fill`` writes into raw once it has joined, and gives how many events it then takes: more than there are where some are put
+    into another partition first. Without it raw is full, and what comes with the joining is not counted.
     """
     log = KafkaLog(config)
     book = SchemaBook(log, open_source(config), refresh_s=3600)
@@ -148,7 +150,7 @@ def process(kafka: Kafka, config: Config, events: int, taken: int | None = None)
     dimensions = open_dimensions(config.dimensions)
     processing = build_processing(config, log, book, Tail(()), dimensions)
     processing.recover()
-    left = whole = taken or events
+    left = events
 
     def work() -> None:
         nonlocal left
@@ -156,10 +158,12 @@ def process(kafka: Kafka, config: Config, events: int, taken: int | None = None)
             left -= processing.step(0.1)
 
     try:
-        left -= processing.step(0.1)
-        while left == whole:  # joining the group is no work
+        assert isinstance(processing, GroupProcessor)
+        while not processing.settled or (fill is None and left == events):
             left -= processing.step(0.1)
-        figures = _measured(kafka, max(left * events // whole, 1), work)  # a tiny run may be over by now
+        whole = max(left, 1) if fill is None else events  # a tiny run may be over by now
+        left = left if fill is None else fill()
+        figures = _measured(kafka, whole, work)
         stored = 0
         for partition in range(_PARTITIONS):
             position, end = 0, log.next_offset(Topic.ENRICHED, partition)

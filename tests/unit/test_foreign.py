@@ -323,6 +323,18 @@ def test_what_has_no_events_fills_a_batch_too(member):
     assert rejects(polled[1]).num_rows == len(polled[1])
 
 
+def test_a_message_without_a_value_is_a_dead_letter(member):
+    member._consumer.made = [message(1, n, value) for n, value in enumerate([orjson.dumps(event(1)), None, b""])]
+    polled = member.poll(0.0, events_max=10, linger_s=0.0)[1]
+    assert [(each.events, each.rejects and each.rejects.size) for each in polled] == [(1, None), (0, 1), (0, None)]
+    (letter,) = rejects(polled).to_pylist()
+    assert (letter["reason"], letter["detail"], letter["payload"]) == (
+        "not_an_object",
+        "a message without a value",
+        b"",
+    )
+
+
 def test_frames_are_taken_one_by_one(member):
     made = frame.encode(Topic.RAW, frame.decode_all(together([orjson.dumps(event(1))]), LOGGED))
     of_ours = [(name, value.encode()) for name, value in made.headers.items()] + [("events", b"1")]

@@ -48,12 +48,16 @@ class Foreign:
         #: The rejects in the order of their messages: the decoder's by number, those that are not JSON by ~number.
         self._order: list[int] = []
 
-    def take(self, place: Place, headers: dict[str, str], payload: bytes) -> StoredFrame:
+    def take(self, place: Place, headers: dict[str, str], value: bytes | None) -> StoredFrame:
         """A message as a frame. It was received when it was appended. What cannot be taken of it are its ``rejects``."""
+        payload = value or b""
         nbytes = self._decoder.nbytes + self._broken_bytes + len(payload)
         if nbytes > _BYTES_MAX or self._rows + len(self._order) >= _ROWS_MAX:
             self.seal()
-        accepted, rejected = self._decoded(place, payload)
+        if value is None:
+            accepted, rejected = self._refused(place, payload, "a message without a value")
+        else:
+            accepted, rejected = self._decoded(place, payload)
         events = Rows(self._events, self._rows, accepted)
         rejects = Rows(self._rejects, len(self._order) - rejected, rejected) if rejected else None
         self._messages += 1
@@ -76,14 +80,18 @@ class Foreign:
                 self._order += range(self._reject_rows, self._reject_rows + rejected)
                 self._reject_rows += rejected
             return accepted, rejected
+        return self._refused(place, payload, f"a message that is not JSON: {broken}")
+
+    def _refused(self, place: Place, payload: bytes, detail: str) -> tuple[int, int]:
         self._order.append(~len(self._broken))
         self._broken_bytes += len(payload)
-        self._broken.append(
-            {
-                "reason": Reason.NOT_AN_OBJECT, "detail": f"a message that is not JSON: {broken}", "payload": payload,
-                "received_at": place.appended_at,
-            }
-        )  # fmt: skip
+        letter = {
+            "reason": Reason.NOT_AN_OBJECT,
+            "detail": detail,
+            "payload": payload,
+            "received_at": place.appended_at,
+        }
+        self._broken.append(letter)
         return 0, 1
 
     def seal(self) -> None:

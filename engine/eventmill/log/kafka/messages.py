@@ -35,12 +35,13 @@ def stored(topic: Topic, message: Message, foreign: Foreign) -> StoredFrame:
     """
     given = {name: bytes(value or b"").decode("utf-8", "replace") for name, value in message.headers() or ()}
     partition, offset, payload, key = message.partition(), message.offset(), message.value(), message.key()
-    if partition is None or offset is None or payload is None:
+    of_others = EVENTS not in given and topic is Topic.RAW
+    if partition is None or offset is None or (payload is None and not of_others):
         raise FrameError(f"message {topic}/{partition}@{offset} is empty")
     _, appended_at = message.timestamp()
     place = Place(topic, partition, offset, appended_at, key if isinstance(key, bytes) else None)
-    if EVENTS not in given and topic is Topic.RAW:
-        return foreign.take(place, given, bytes(payload))
+    if of_others:
+        return foreign.take(place, given, None if payload is None else bytes(payload))
     try:
         events = int(given[EVENTS])
     except (KeyError, ValueError):
@@ -48,7 +49,7 @@ def stored(topic: Topic, message: Message, foreign: Foreign) -> StoredFrame:
             f"message {topic}/{partition}@{offset} has no header {EVENTS!r}: something else than Eventmill has written to "
             "the topic; only raw takes the messages of others"
         ) from None
-    return StoredFrame(topic, partition, offset, appended_at, events, place.key, given, bytes(payload))
+    return StoredFrame(topic, partition, offset, appended_at, events, place.key, given, bytes(payload or b""))
 
 
 def dump(counts: Iterable[Count]) -> bytes:
