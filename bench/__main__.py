@@ -11,8 +11,8 @@ from pathlib import Path
 from bench.report import PAGES, RESULTS, write
 
 NAMES = (
-    "decode", "kernels", "growth", "scaling", "counts", "frames", "stages", "lake", "store", "columns", "kafka", "foreign",
-    "groups", "transactions", "snapshots", "dimensions", "e2e", "memory", "cost", "queries", "users",
+    "decode", "kernels", "growth", "scaling", "counts", "frames", "stages", "lake", "store", "columns", "keys", "kafka",
+    "foreign", "groups", "transactions", "snapshots", "dimensions", "e2e", "memory", "cost", "queries", "users",
 )  # fmt: skip
 
 

@@ -61,6 +61,15 @@ def test_every_table_is_replicated_and_has_one_over_all_shards() -> None:
     assert events.endswith("cityHash64(device_id))")
 
 
+def test_no_two_tables_have_one_place_in_the_keeper() -> None:
+    """The Keeper would refuse the second one."""
+    replicated = {
+        each.split(" ON CLUSTER")[0]: each.partition("Replicated")[2] for each in STATEMENTS if "Replicated" in each
+    }
+    places = [found.partition("('")[2].partition("'")[0] for found in replicated.values()]
+    assert len(places) == len(set(places)) > 8
+
+
 def test_views_stay_on_their_server() -> None:
     for view in ddl.attach_views(CLUSTER, TYPED):
         target = view.partition(" TO ")[2].split()[0]

@@ -14,6 +14,7 @@ from eventmill.sinks.realtime.shape import Shape
 from eventmill.sinks.realtime.store import RealtimeStore
 from realtime_events import events
 from realtime_v0 import make_old_store
+from testbed.process import eventually
 
 FIRST, SECOND, THIRD = (events(2_000, seed=seed, first_offset=4 * seed) for seed in range(3))
 
@@ -78,3 +79,34 @@ def test_what_somebody_changed_is_told(tmp_path: Path) -> None:
         assert migrations.differences(store._clients) == [
             "eventmill.sessions lacks the column user_id SimpleAggregateFunction(max, Nullable(String))"
         ]
+
+
+def test_what_was_stored_before_there_were_indexes_gets_them(tmp_path: Path) -> None:
+    make_old_store(tmp_path / "realtime", FIRST)
+    with closing(RealtimeStore(tmp_path / "realtime")) as store:
+
+        def without() -> int:
+            found = store.query_arrow(
+                "SELECT count() FROM system.parts WHERE active AND database = 'eventmill' AND table = 'events' "
+                "AND secondary_indices_compressed_bytes < 1000"  # that of log_offset takes less
+            )
+            return int(found.column(0)[0].as_py())
+
+        eventually(lambda: without() == 0, lambda: f"{without()} parts lack their indexes")
+        assert_holds(store, FIRST)
+        # What is inserted gets them when it is merged.
+        store.command("SYSTEM STOP MERGES eventmill.events")
+        store.insert(SECOND, "second")
+        assert without() == 3
+        store.command("SYSTEM START MERGES eventmill.events")
+        store.command("OPTIMIZE TABLE eventmill.events FINAL")
+        assert without() == 0
+
+
+def test_an_index_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with closing(RealtimeStore(tmp_path / "realtime")) as store:
+        store.command("ALTER TABLE eventmill.events DROP INDEX by_device_id")
+        (told,) = migrations.differences(store._clients)
+        assert told == (
+            "eventmill.events lacks the index by_device_id (device_id TYPE bloom_filter(0.01) GRANULARITY 1)"
+        )

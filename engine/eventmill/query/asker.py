@@ -28,7 +28,7 @@ _TROUBLES: Final = frozenset([0, 40, 74, 75, 76, 107, 228, 243, 271, 1000, 1001]
 LAKE: Final = "lake.events"
 _ROW_BYTES: Final = (
     "SELECT sum(bytes_on_disk) / greatest(sum(rows), 1) FROM system.parts "
-    "WHERE active AND database = {database:String} AND table = {table:String}"
+    "WHERE active AND database = {database:String} AND table IN ({table:String}, concat({table:String}, '_local'))"
 )
 _EVENTS: Final = dict(zip(("database", "table"), EVENTS.split("."), strict=True))
 #: All rows; as the table itself would tell them, but whatever rows of it the asking project may see.

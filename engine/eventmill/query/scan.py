@@ -28,8 +28,10 @@ NARROW: Final = "narrow from and to, or name an event"
 AT: Final = "toUnixTimestamp64Milli(timestamp)"
 #: The beginning of its date, in the lake.
 DATE_AT: Final = "toInt64(event_date) * 86400000"
-#: The columns that events are sorted by, in a condition: where they stand, parts of the store may be passed over.
-_KEY: Final = re.compile(r"\b(event|timestamp)\b")
+#: The columns that the real-time store has indexes of, for conditions that ask for some of their values.
+LOOKED_UP: Final = ("event_id", "device_id", "user_id", "anonymous_id")
+#: Conditions by which parts of the store may be passed over: those on columns that events are sorted by, and look-ups.
+_KEY: Final = re.compile(rf"\b(event|timestamp)\b|\b({'|'.join(LOOKED_UP)}) (=|IN) ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,19 @@ from eventmill.query.legs import (
     rows_of,
 )
 from eventmill.query.routing import Route, Span
-from eventmill.query.scan import AT, BREAKDOWNS, DATE_AT, EVENTS, LABELS, Plan, lake_rows, partitions, ranked, within
+from eventmill.query.scan import (
+    AT,
+    BREAKDOWNS,
+    DATE_AT,
+    EVENTS,
+    LABELS,
+    LOOKED_UP,
+    Plan,
+    lake_rows,
+    partitions,
+    ranked,
+    within,
+)
 
 COUNTED: Final = {"devices": "device_id", "users": "user_id", "sessions": "session_id"}
 _HINT: Final = (
@@ -222,7 +234,7 @@ class Trends:
 
     def _unpruned(self, way: Route) -> tuple[Span, ...]:
         filtered = {of.name for each in self.filters for of in each.fields}
-        if way.realtime is None or self.events is not None or filtered & {"event", "timestamp"}:
+        if way.realtime is None or self.events is not None or filtered & {"event", "timestamp", *LOOKED_UP}:
             return ()
         legs = realtime_legs(self.periods(way.realtime), self.bucket_ms, self.in_realtime(way))
         return tuple(span for leg in legs if leg.table is None for span in leg.spans)

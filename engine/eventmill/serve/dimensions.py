@@ -18,6 +18,7 @@ from eventmill.observe import metrics
 from eventmill.process.dimensions.breaker import State
 from eventmill.process.dimensions.source import Dimensions
 from eventmill.process.put_right import answers
+from eventmill.sinks.realtime.ddl import EVENTS
 from eventmill.sinks.realtime.store import RealtimeStore
 
 _UNKNOWN: Final = int(Flag.DIMENSIONS_UNKNOWN)
@@ -76,7 +77,7 @@ def revise_dimensions(store: RealtimeStore, known: Enricher, end: int) -> int:
         return 0
     rows = answers(users.column("user_id").combine_chunks(), known)
     for start in range(0, rows.num_rows, _PAGE):
-        store.command(_update(rows.slice(start, _PAGE), end))
+        store.command(_update(store.shape.altered(EVENTS), rows.slice(start, _PAGE), end))
     return before - _count(store, end)
 
 
@@ -84,7 +85,7 @@ def _count(store: RealtimeStore, end: int) -> int:
     return int(store.query_arrow(_COUNT, {"end": end}).column(0)[0].as_py())
 
 
-def _update(rows: pa.RecordBatch, end: int) -> str:
+def _update(alter: str, rows: pa.RecordBatch, end: int) -> str:
     """One statement that needs nothing beside it, so that one cut off by a crash goes on after it."""
     ids = _texts(rows.column("user_id"))
     sets = []
@@ -95,9 +96,9 @@ def _update(rows: pa.RecordBatch, end: int) -> str:
         word = f"arrayElement({_texts(words.dictionary)}, transform(assumeNotNull(user_id), {ids}, {numbers}, 1))"
         sets.append(f"{name} = nullIf({word}, '')")
     return (
-        f"ALTER TABLE eventmill.events UPDATE {', '.join(sets)}, flags = bitAnd(flags, {_REST}) "
+        f"{alter} UPDATE {', '.join(sets)}, flags = bitAnd(flags, {_REST}) "
         f"WHERE bitAnd(flags, {_UNKNOWN}) != 0 AND log_offset < {end} AND user_id IN (SELECT arrayJoin({ids})) "
-        "SETTINGS mutations_sync = 1, max_query_size = 100000000"
+        "SETTINGS mutations_sync = 1, allow_nondeterministic_mutations = 1, max_query_size = 100000000"
     )
 
 

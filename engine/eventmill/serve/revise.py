@@ -16,6 +16,7 @@ from eventmill.core.frame import conform, to_batch
 from eventmill.core.schema import EVENT, Flag
 from eventmill.process.put_right import revised
 from eventmill.process.schemas.ruling import Ruling
+from eventmill.sinks.realtime.ddl import EVENTS
 from eventmill.sinks.realtime.store import RealtimeStore
 
 _ROWS: Final = 20_000
@@ -48,10 +49,10 @@ def revise_realtime(store: RealtimeStore, ruling: Ruling, end: int) -> int:
                 # As one text: thousands of terms would be too much for ClickHouse's parser.
                 listed = f"splitByChar(',', '{','.join(identity.hex() for identity in ids)}')"
                 store.command(
-                    f"ALTER TABLE eventmill.events UPDATE flags = bitOr(bitAnd(flags, {~gone & 0x7FFFFFFF}), {put}) "
+                    f"{store.shape.altered(EVENTS)} UPDATE flags = bitOr(bitAnd(flags, {~gone & 0x7FFFFFFF}), {put}) "
                     f"WHERE bitAnd(flags, {gone}) != 0 "
                     f"AND event_id IN (SELECT toFixedString(unhex(arrayJoin({listed})), 16)) "
-                    "SETTINGS mutations_sync = 1, max_query_size = 100000000"
+                    "SETTINGS mutations_sync = 1, allow_nondeterministic_mutations = 1, max_query_size = 100000000"
                 )
                 known += len(ids)
     return known

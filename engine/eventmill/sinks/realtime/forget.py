@@ -57,23 +57,24 @@ def count(store: RealtimeStore, tombstone: Tombstone) -> dict[str, Any]:
 
 
 def delete(store: RealtimeStore, tombstone: Tombstone) -> None:
-    """Delete the rows, and put the roll-ups right where the events that they were made of are all there. Of retired events
-    the numbers go where all of a minute, an hour or a day is covered; else they stay, without the user's id. Safe to repeat.
-    Raises ``StoreError``."""
+    """Delete the rows, and put the roll-ups right where the events that they were made of are all there. Of retired events,
+    and on a cluster, the numbers go where all of a minute, an hour or a day is covered; else they stay, without the user's
+    id. Safe to repeat. Raises ``StoreError``."""
     where = condition(tombstone)
     for table in store.roll_ups:
-        _put_right(store, table, where)
+        if not store.shape.cluster:  # where no statement replaces a part of the roll-ups of all servers in one step
+            _put_right(store, table, where)
         if tombstone.user is None and table is not ddl.SESSIONS:
             _drop_whole(store, table, tombstone)
     if tombstone.user is not None:
         # A session that the user's id stands in no longer has an event of theirs before the tombstone: see above.
         store.command(
-            f"ALTER TABLE {ddl.SESSIONS.name} UPDATE user_id = NULL WHERE {_user(tombstone.user)} "
+            f"{store.shape.altered(ddl.SESSIONS.name)} UPDATE user_id = NULL WHERE {_user(tombstone.user)} "
             f"AND started < {_moment(tombstone.before_ms)} AND (session_id, day) NOT IN (SELECT session_id, "
-            f"toDate(timestamp) FROM {ddl.EVENTS} WHERE {_user(tombstone.user)} AND NOT ({where})) "
-            "SETTINGS mutations_sync = 2"
+            f"toDate(timestamp) FROM {store.shape.stored(ddl.EVENTS)} WHERE {_user(tombstone.user)} AND NOT ({where})) "
+            "SETTINGS mutations_sync = 2, allow_nondeterministic_mutations = 1"
         )
-    store.command(f"ALTER TABLE {ddl.EVENTS} DELETE WHERE {where} SETTINGS mutations_sync = 2")
+    store.command(f"{store.shape.altered(ddl.EVENTS)} DELETE WHERE {where} SETTINGS mutations_sync = 2")
 
 
 def _drop_whole(store: RealtimeStore, table: RollUp, tombstone: Tombstone) -> None:
@@ -88,7 +89,7 @@ def _drop_whole(store: RealtimeStore, table: RollUp, tombstone: Tombstone) -> No
     where = " AND ".join(terms)
     found = store.query_arrow(f"SELECT count() FROM {table.name} WHERE {where}")
     if found.column(0)[0].as_py():
-        store.command(f"ALTER TABLE {table.name} DELETE WHERE {where} SETTINGS mutations_sync = 2")
+        store.command(f"{store.shape.altered(table.name)} DELETE WHERE {where} SETTINGS mutations_sync = 2")
 
 
 def _put_right(store: RealtimeStore, table: RollUp, where: str) -> None:

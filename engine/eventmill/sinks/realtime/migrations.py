@@ -57,25 +57,24 @@ def _tables(*tables: Table) -> Callable[[Shape], list[str]]:
 
 
 def _filled(*roll_ups: RollUp) -> Callable[[Shape], list[str]]:
-    """Make roll-ups out of what feeds them, where they are missing. No view fills them yet, and nobody inserts."""
+    """Make roll-ups out of what feeds them, where they are missing. No view fills them yet, and nobody inserts. A cluster has
+    had all of them from its first event on."""
 
     def statements(shape: Shape) -> list[str]:
+        if shape.cluster:
+            return _tables(*(each.table for each in roll_ups))(shape)
         found = []
         for each in roll_ups:
-            beside = f"{each.name}_new"
-            local, new = shape.stored(each.name), shape.stored(beside)
+            new = f"{each.name}_new"
             found += [
-                f"DROP TABLE IF EXISTS {new}{shape.on} SYNC",
-                shape.create(each.table, beside)[0],
-                # On each server its own rows: the feeding tables are sharded by device.
-                *([] if shape.cluster else [f"INSERT INTO {new} {each.merged(shape.stored(each.feeder))}"]),
+                f"DROP TABLE IF EXISTS {new} SYNC",
+                *shape.create(each.table, new),
+                f"INSERT INTO {new} {each.merged(each.feeder)}",
                 # Empty where the migration runs again, so that the exchange has something to give away.
-                shape.create(each.table)[0],
-                f"EXCHANGE TABLES {local} AND {new}{shape.on}",
-                f"DROP TABLE {new}{shape.on} SYNC",
+                *shape.create(each.table),
+                f"EXCHANGE TABLES {each.name} AND {new}",
+                f"DROP TABLE {new} SYNC",
             ]
-            if shape.cluster:
-                found.append(shape.distributed(each.table, each.name))
         return found
 
     return statements
@@ -84,7 +83,14 @@ def _filled(*roll_ups: RollUp) -> Callable[[Shape], list[str]]:
 def _recoded(shape: Shape) -> list[str]:
     kinds = {column.name: column.kind for column in ddl.EVENTS_TABLE.columns}
     changes = ", ".join(f"MODIFY COLUMN {name} {kinds[name]} {codec}" for name, codec in ddl.CODECS.items())
-    return [f"ALTER TABLE {shape.stored(ddl.EVENTS)}{shape.on} {changes}"]
+    return [f"{shape.altered(ddl.EVENTS)} {changes}"]
+
+
+def _indexed(shape: Shape) -> list[str]:
+    """New parts get the indexes when they are merged; older ones meanwhile, which nobody waits for."""
+    alter = shape.altered(ddl.EVENTS)
+    added = ", ".join(f"ADD INDEX IF NOT EXISTS {name} {what}" for name, what in ddl.INDEXES.items())
+    return [f"{alter} {added}", f"{alter} {', '.join(f'MATERIALIZE INDEX {name}' for name in ddl.INDEXES)}"]
 
 
 MIGRATIONS: Final = (
@@ -92,6 +98,7 @@ MIGRATIONS: Final = (
     Migration(2, "hours and days", _filled(ddl.HOURS, ddl.DAYS)),
     Migration(3, "numbers of declared properties", _tables(*(each.table for each in ddl.NUMBERS))),
     Migration(4, "codecs by measure", _recoded),
+    Migration(5, "indexes for look-ups", _indexed),
 )
 NEWEST: Final = MIGRATIONS[-1].version
 
@@ -144,7 +151,17 @@ def differences(database: Database) -> list[str]:
                 found.append(f"{table.full_name} lacks the column {column.name} {column.kind}")
             elif kind != column.kind:
                 found.append(f"{table.full_name}.{column.name} is {kind} instead of {column.kind}")
-    return found
+    return found + _missing_indexes(database)
+
+
+def _missing_indexes(database: Database) -> list[str]:
+    # On a cluster it is the table of each server that has them.
+    rows = database.query(
+        f"SELECT DISTINCT name FROM system.data_skipping_indices WHERE database = '{DATABASE}' "
+        "AND table IN ('events', 'events_local')"
+    )
+    there = set(rows.column(0).to_pylist()) if rows.num_rows else set()
+    return [f"{ddl.EVENTS} lacks the index {name} ({what})" for name, what in ddl.INDEXES.items() if name not in there]
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:

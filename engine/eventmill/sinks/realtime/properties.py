@@ -89,13 +89,12 @@ class Properties:
             for event in each.events
         )
         for table in numbers(new):
-            stored = self._shape.stored(table.name)
             names = ", ".join(column.name for column in table.table.columns)
             left = f"(property::String, event::String) IN ({pairs})"
             there = self._clients.query(f"SELECT count() FROM {table.name} WHERE {left}").column(0)[0].as_py()
             if there:
                 self._clients.command(
-                    f"ALTER TABLE {stored}{self._shape.on} DELETE WHERE {left} SETTINGS mutations_sync = 2"
+                    f"{self._shape.altered(table.name)} DELETE WHERE {left} SETTINGS mutations_sync = 2"
                 )
             self._clients.command(
                 f"INSERT INTO {table.name} ({names}) SELECT {names} FROM ({table.query(ddl.EVENTS)}) "

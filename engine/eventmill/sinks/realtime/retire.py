@@ -95,10 +95,10 @@ def delete(store: RealtimeStore, wanted: Wanted) -> None:
         with store.nothing_inserted():
             gone, rows = _covered(store, wanted).get(partition, (0, -1))
             if gone == rows:
-                store.command(f"{_altered(store, ddl.EVENTS)} DROP PARTITION '{partition}'")
+                store.command(f"{store.shape.altered(ddl.EVENTS)} DROP PARTITION '{partition}'")
                 continue
         store.command(
-            f"{_altered(store, ddl.EVENTS)} DELETE IN PARTITION '{partition}' WHERE {wanted.condition()} "
+            f"{store.shape.altered(ddl.EVENTS)} DELETE IN PARTITION '{partition}' WHERE {wanted.condition()} "
             "SETTINGS mutations_sync = 2"
         )
 
@@ -120,9 +120,4 @@ def drop_roll_ups(store: RealtimeStore, before_ms: int) -> None:
     """Drop them. Safe to repeat. Raises ``StoreError``."""
     for table, partitions in old_roll_ups(store, before_ms).items():
         for partition in partitions:
-            store.command(f"{_altered(store, table)} DROP PARTITION {partition}")
-
-
-def _altered(store: RealtimeStore, table: str) -> str:
-    """ALTER of the table that holds the rows, on every server."""
-    return f"ALTER TABLE {store.shape.stored(table)}{store.shape.on}"
+            store.command(f"{store.shape.altered(table)} DROP PARTITION {partition}")

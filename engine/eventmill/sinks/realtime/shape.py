@@ -98,6 +98,12 @@ class Shape:
             f"ENGINE = Distributed('{self.cluster}', '{database}', '{local}', {shard})"
         )
 
+    def altered(self, name: str) -> str:
+        """The beginning of a statement that changes the rows of ``name`` (with its database), on each server: the Distributed
+        table over them takes no ALTER of rows. One with a subquery has to say ``allow_nondeterministic_mutations = 1``: every
+        replica runs it for itself."""
+        return f"ALTER TABLE {self.stored(name)}{self.on}"
+
     def alter(self, name: str, change: str) -> list[str]:
         """The same change to the table, and on a cluster to the Distributed one over it."""
         names = [self.stored(name), name] if self.cluster else [name]

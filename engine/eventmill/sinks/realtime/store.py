@@ -45,7 +45,7 @@ _INSERT_SETTINGS: Final = (
     f"min_insert_block_size_rows_for_materialized_views = {_WHOLE}, "
     "min_insert_block_size_bytes_for_materialized_views = 0, "
     # A roll-up's rows come out of GROUP BY: nothing is left to merge in them.
-    "optimize_on_insert = 0, parallel_view_processing = 1, "
+    f"optimize_on_insert = 0, parallel_view_processing = 1, {ddl.INDEXES_BY_MERGES}, "
     "deduplicate_blocks_in_dependent_materialized_views = 1, deduplicate_insert_select = 'enable_even_for_bad_queries'"
 )
 _COUNTS: Final = f"""
@@ -57,7 +57,8 @@ _COUNTS: Final = f"""
             SELECT toInt64(toUnixTimestamp(toStartOfHour(min(received_at)))) AS hour FROM {ddl.EVENTS} GROUP BY event_id
         ) GROUP BY hour
     ) GROUP BY hour ORDER BY hour"""
-_FIND: Final = f"""
+#: Every row with the event id ``{id:String}`` (hexadecimal).
+FIND: Final = f"""
     SELECT _part, log_offset, toUnixTimestamp64Milli(inserted_at), event, toUnixTimestamp64Milli(timestamp),
            toUnixTimestamp64Milli(received_at), session_id, flags
     FROM {ddl.EVENTS} WHERE event_id = unhex({{id:String}}) ORDER BY log_offset"""
@@ -210,7 +211,7 @@ class RealtimeStore:
         ``timestamp_ms``, ``received_at_ms``, ``session_id`` and the names of its ``flags``."""
         if len(event_id) != 16:
             raise StoreError(f"an event id has 16 bytes, not {len(event_id)}")
-        table = self._clients.query(_FIND, {"id": event_id.hex()})
+        table = self._clients.query(FIND, {"id": event_id.hex()})
         names = ["part", "offset", "at_ms", "event", "timestamp_ms", "received_at_ms", "session_id", "flags"]
         rows: list[dict[str, Any]] = table.rename_columns(names).to_pylist() if table.num_rows else []
         return [{**row, "flags": [flag.name for flag in Flag(row["flags"])]} for row in rows]
