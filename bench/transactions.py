@@ -136,11 +136,14 @@ def _bounce(server: Server, how: str, start: Callable[[], object]) -> None:
 
 
 class _Dying:
-    """Processors that kill themselves, each in its n-th transaction after a start; n is so low that all come to it."""
+    """Processors that kill themselves, each in its n-th transaction after a start.
+
+    n is so low that all come to it, though whoever is there meanwhile takes more than its share of what is left.
+    """
 
     def __init__(self, processors: Sequence[Role], count: int) -> None:
         self._processors = processors
-        self._failpoint = _POINT, max(1, count // (_BATCH * (_BOUNCES + 1)))
+        self._failpoint = _POINT, max(1, count // (2 * _BATCH * (_BOUNCES + 1)))
         for role in processors:
             role.launch(self._failpoint)
 
