@@ -15,6 +15,7 @@ from test_realtime_store import assert_holds
 
 from eventmill.core.config import QueryConfig
 from eventmill.core.tombstones import Tombstone, digest
+from eventmill.query.project import ProjectStore, filters
 from eventmill.query.service import QueryService
 from eventmill.sinks.realtime import forget, migrations, retire
 from eventmill.sinks.realtime.shape import Shape
@@ -91,6 +92,24 @@ def test_every_kind_of_question_is_answered_as_by_one_server(member: Member, tmp
         store.insert(FIRST, "first")
         assert found == answers(store)
     assert all(found.values())
+
+
+@pytest.mark.parametrize("seen_by", ["", "_local"])
+def test_a_project_sees_its_own_rows(member: Member, seen_by: str) -> None:
+    """By the condition on the Distributed table, and by that on the tables of each server, which other servers read by it."""
+    store = opened(member)
+    store.insert(events(400, seed=1, project="ours"), "first")
+    store.insert(events(200, seed=2, first_offset=1, project="theirs"), "second")
+    other = "" if seen_by else "_local"
+    condition = filters("ours").replace("'eventmill.", "'none.")
+    for table in ("events", "events_1m", "events_1h", "sessions"):
+        condition = condition.replace(f"'none.{table}{seen_by}'", f"'eventmill.{table}{seen_by}'")
+        assert f"'none.{table}{other}'" in condition
+        counted = f"SELECT toInt64({'count()' if table == 'events' else 'sum(events)'}) AS n FROM eventmill.{table}"
+        found = store.query_arrow(counted, settings={"additional_table_filters": condition})
+        assert found.to_pylist() == [{"n": 400}]
+        assert ProjectStore(store, "theirs").query_arrow(counted).to_pylist() == [{"n": 200}]
+        assert store.query_arrow(counted).to_pylist() == [{"n": 600}]
 
 
 def ids(store: RealtimeStore, where: str = "1") -> list[str]:

@@ -35,7 +35,9 @@ def filters(project: str) -> str:
     """The setting's value."""
     of_row = condition(project).replace("'", "\\'")
     lakes = (LAKE, LAKE_AS_STORED)
-    tables = (*(f"{DATABASE}.{table}" for table in TABLES), *(table.name for table in LAKE_ROLL_UPS), *lakes)
+    # On a cluster each server reads tables of its own: see ``sinks.realtime.shape``.
+    stored = (f"{DATABASE}.{table}{suffix}" for table in TABLES for suffix in ("", "_local"))
+    tables = (*stored, *(table.name for table in LAKE_ROLL_UPS), *lakes)
     return "{" + ", ".join(f"'{table}': '{of_row}'" for table in tables) + "}"
 
 
