@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from eventmill.core import frame
+from eventmill.core import frame, groups
 from eventmill.core.config import load
 from eventmill.core.errors import ConfigError, FrameError, LogUnavailable, StateError
 from eventmill.core.log import Count, Frame, Intent
@@ -24,6 +24,7 @@ from eventmill.kernels.partition import by_key
 from eventmill.log.kafka import clients, feed, topics
 from eventmill.log.kafka.clients import common
 from eventmill.log.kafka.log import KafkaLog
+from eventmill.serve.place import in_lake
 from faults.role import Role
 from serving import eventmill, eventually
 
@@ -415,3 +416,26 @@ def test_processors_take_what_others_write_and_mirror_what_they_make(kafka, tmp_
         consumer.close()
         for role in roles:
             role.server.kill()
+
+
+def test_under_load_the_lake_is_waited_for_and_no_longer_than_it_takes(open_log):
+    """The lake is always a little behind, and new frames never stop: what is flagged could never be put right."""
+    log = open_log("sinks")
+
+    def more(group, ends):
+        with log.transaction() as transaction:
+            for partition, end in ends.items():
+                transaction.commit_offset(group, Topic.ENRICHED, partition, end)
+
+    for partition in range(PARTITIONS):
+        put(log, b"1", b"2", b"3", topic=Topic.ENRICHED, partition=partition)
+    ends = {partition: log.end_offset(Topic.ENRICHED, partition) for partition in range(PARTITIONS)}
+    more(groups.REALTIME, ends)
+    more(groups.LAKE, {0: ends[0], 1: 1})
+    put(log, b"new", topic=Topic.ENRICHED)
+    assert in_lake(log, 0.0) == 0
+    caught_up = threading.Timer(0.2, more, (groups.LAKE, {1: ends[1], 2: ends[2]}))
+    caught_up.start()
+    assert in_lake(log, WAIT_S) == sum(ends.values())
+    caught_up.join()
+    assert log.lag(groups.LAKE, Topic.ENRICHED, 0) > 0

@@ -11,12 +11,11 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from eventmill.core import groups
 from eventmill.core.clock import parse_duration_ms
 from eventmill.core.config import Config
 from eventmill.core.log import Count
 from eventmill.core.retention import DAY_MS, Rules, before, rules
-from eventmill.core.schema import Hop, Topic
+from eventmill.core.schema import Hop
 from eventmill.core.tombstones import record_retired, recorded
 from eventmill.lake import cold, retire
 from eventmill.lake.aggregates import Aggregates
@@ -24,6 +23,7 @@ from eventmill.lake.compact import compact
 from eventmill.lake.maintain import maintain
 from eventmill.lake.retire import Gone
 from eventmill.observe import metrics
+from eventmill.serve.place import in_lake
 from eventmill.serve.stores import Stores
 from eventmill.sinks.realtime import retire as realtime
 from eventmill.sinks.realtime.sketches import Sketches
@@ -109,16 +109,7 @@ def _wanted(stores: Stores, config: Config, wanted: Rules, now_ms: int, timeout_
     asked = min(now_ms - window_ms, stores.lake.watermark() or 0) // DAY_MS * DAY_MS
     first = min(_first_ms(now_ms, wanted.realtime_ms), max(asked, 0))
     flagged = min(_first_ms(now_ms, wanted.raw_ms), first)
-    return realtime.Wanted(first, flagged, _in_lake(stores, timeout_s))
-
-
-def _in_lake(stores: Stores, timeout_s: float) -> int:
-    """A place in the real-time store's order below which the lake has everything; 0 when the lake is behind."""
-    log = stores.log
-    ends = {each: log.committed(groups.REALTIME, Topic.ENRICHED, each) for each in log.partitions(Topic.ENRICHED)}
-    log.wait_committed(groups.LAKE, Topic.ENRICHED, ends, timeout_s)
-    has_them = all(stores.lake.committed_offset(each) >= end for each, end in ends.items())
-    return sum(ends.values()) if has_them else 0
+    return realtime.Wanted(first, flagged, in_lake(stores.log, timeout_s))
 
 
 def _old_roll_ups(stores: Stores, wanted: Rules, now_ms: int) -> Gone:
