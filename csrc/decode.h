@@ -110,8 +110,8 @@ void em_decoder_free(em_decoder *decoder);
 em_status em_decoder_append(em_decoder *decoder, const uint8_t *body, size_t length, int64_t received_at_ms,
                             em_type type, em_decoded *out);
 
-/* Ids of events without id and time are derived from `salt`, and from how many of them there were since: the same bodies
- * after the same salt get the same ids. Without one they are random, by the limits' seed.
+/* Ids of events without id and time are derived from `salt`, and from how many of them there were since: the same
+ * bodies after the same salt get the same ids. Without one they are random, by the limits' seed.
  */
 void em_decoder_salt(em_decoder *decoder, uint64_t salt);
 
