@@ -292,7 +292,6 @@ def test_spark_makes_the_folder_that_the_local_backfill_makes(
 def test_a_folder_that_holds_something_and_times_that_are_none_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("pyspark")
     (tmp_path / "into").mkdir()
     (tmp_path / "into" / "file").touch()
     for more, said in (

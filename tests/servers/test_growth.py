@@ -11,12 +11,14 @@ import pytest
 from eventmill._native.decode import Decoder
 from eventmill.core import frame, groups
 from eventmill.core.config import load
-from eventmill.core.errors import ConfigError, StateError
+from eventmill.core.errors import ConfigError, LogUnavailable, StateError
 from eventmill.core.schema import EVENT, RAW, Topic
 from eventmill.core.tail import Tail
 from eventmill.log.kafka import topics
 from eventmill.log.kafka.log import KafkaLog
+from eventmill.log.kafka.outbox import Outbox
 from eventmill.process.dimensions.source import NoDimensions
+from eventmill.process.origin import require_no_inheritance
 from eventmill.process.placing import raw_frames
 from eventmill.process.schemas.book import SchemaBook
 from eventmill.process.schemas.sources import open_source
@@ -199,3 +201,26 @@ def test_a_process_that_ran_meanwhile_takes_nothing_more(settings):
         assert "start it again" in eventually(log.pressure)
     finally:
         log.close()
+
+
+def test_a_broker_that_does_not_know_the_new_partitions_yet_is_asked_again(settings, monkeypatch):
+    config, more = load(environ={}, overrides=settings), grown(settings, 4)
+    topics.create(config)
+    publish, failed = Outbox.publish, []
+
+    def first_fails(outbox, draft, metadata):
+        if not failed:
+            failed.append(draft)
+            raise LogUnavailable("Kafka did not take 2 of 2 frames: Local: Unknown partition", retry_after_s=0)
+        publish(outbox, draft, metadata)
+
+    monkeypatch.setattr(Outbox, "publish", first_fails)
+    assert list(grow(more))[-1].endswith("raw has 4 partitions now, 2 before")
+    log = KafkaLog(more)
+    try:
+        for heir in (2, 3):
+            with pytest.raises(StateError, match=f"partition {heir} of raw began with the state of another"):
+                require_no_inheritance(log, heir)
+    finally:
+        log.close()
+    assert failed

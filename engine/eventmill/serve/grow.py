@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
@@ -49,14 +50,17 @@ def grow(config: Config) -> Iterator[str]:
         marking = KafkaLog(config)
         try:
             for partition in range(old):
-                committed = marking.committed(groups.PROCESS, Topic.RAW, partition)
-                with marking.transaction() as transaction:
-                    transaction.append(
-                        [mark(marking, partition, committed, heir) for heir in heirs(partition, old, new)]
-                    )
+                _patiently(functools.partial(_mark, marking, partition, old, new))
         finally:
             marking.close()
     yield from topics.widen(config, {raw})
+
+
+def _mark(log: KafkaLog, partition: int, old: int, new: int) -> None:
+    """Say where the partition's heirs begin; a broker may not know the new partitions yet, and marks may be there twice."""
+    committed = log.committed(groups.PROCESS, Topic.RAW, partition)
+    with log.transaction() as transaction:
+        transaction.append([mark(log, partition, committed, heir) for heir in heirs(partition, old, new)])
 
 
 def _require_rest(config: Config, log: KafkaLog, old: int) -> None:

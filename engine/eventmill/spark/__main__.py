@@ -27,14 +27,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Do one job; prints its report as JSON."""
     chosen = _parser().parse_args(arguments)
     try:
+        config = load(chosen.config, overrides={"data": chosen.data} if chosen.data else None)
+        job = chosen.job(config, chosen)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError:
         print("pyspark is missing: pip install 'eventmill[spark]', or run it by spark-submit", file=sys.stderr)
         return 2
     try:
-        config = load(chosen.config, overrides={"data": chosen.data} if chosen.data else None)
-        job = chosen.job(config, chosen)
         report = job(SparkSession.builder.appName(f"eventmill {chosen.name}").getOrCreate())
     except EventmillError as error:
         print(f"error: {error}", file=sys.stderr)
