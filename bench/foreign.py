@@ -81,19 +81,10 @@ def _fill(config: Config, made: list[bytes], key: str) -> int:
             "partitioner": "murmur2_random",
         }
     )  # fmt: skip
-    moved = 0
-    for event in made:
-        fields = orjson.loads(event)
-        moved += _partition(fields[key]) != _partition(fields["anonymousId"])
-        while True:
-            try:
-                feeding.produce(f"{config.log.prefix}.{Topic.RAW}", event, key=fields[key])
-                break
-            except BufferError:
-                feeding.poll(0.1)
-    if feeding.flush(60):
-        raise SystemExit("the events did not reach the topic")
-    return moved
+    fields = [orjson.loads(event) for event in made]
+    keyed = [(event, each[key]) for event, each in zip(made, fields, strict=True)]
+    peers.produce(feeding, f"{config.log.prefix}.{Topic.RAW}", keyed)
+    return sum(_partition(each[key]) != _partition(each["anonymousId"]) for each in fields)
 
 
 def _partition(key: str) -> int:

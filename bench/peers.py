@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -66,21 +66,26 @@ INSERT INTO outgoing
 """
 
 
+def produce(feeding: Producer, topic: str, messages: Iterable[tuple[bytes, str]]) -> None:
+    """Send all messages (value and key); returns once the brokers have them. Ends the process when they do not take them."""
+    for value, key in messages:
+        while True:
+            try:
+                feeding.produce(topic, value, key=key)
+                break
+            except BufferError:
+                feeding.poll(0.1)
+    if feeding.flush(60):
+        raise SystemExit("the events did not reach the topic")
+
+
 def fill(kafka: Kafka, bodies: list[bytes]) -> str:
     """A topic with a message for each event, keyed by device, LZ4 batches."""
     topic = f"loop-{uuid.uuid4().hex[:8]}"
     kafka.create(topic, PARTITIONS)
     feeding = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 50, "compression.type": "lz4"})
-    for body in bodies:
-        for event in orjson.loads(body)["batch"]:
-            while True:
-                try:
-                    feeding.produce(topic, orjson.dumps(event), key=event.get("anonymousId") or event["userId"])
-                    break
-                except BufferError:
-                    feeding.poll(0.1)
-    if feeding.flush(60):
-        raise SystemExit("the events did not reach the topic")
+    events = (event for body in bodies for event in orjson.loads(body)["batch"])
+    produce(feeding, topic, ((orjson.dumps(event), event.get("anonymousId") or event["userId"]) for event in events))
     return topic
 
 
