@@ -12,6 +12,8 @@ import inputs
 import pytest
 from differential import check
 
+from testbed.packages import locked
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 OUT = ROOT / "build" / "fuzz"
@@ -22,8 +24,9 @@ INPUT_BYTES_MAX = 2048
 
 
 def make(goal: str) -> None:
-    """Build within tests/fuzz."""
-    done = subprocess.run(["make", "-s", "-j2", "-C", str(HERE), goal], capture_output=True, text=True, check=False)
+    """Build within tests/fuzz, one process at a time: the targets have objects in common."""
+    with locked("fuzz"):
+        done = subprocess.run(["make", "-s", "-j2", "-C", str(HERE), goal], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
