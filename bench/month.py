@@ -34,7 +34,7 @@ from eventmill.generate.population import population
 from eventmill.kernels.sessionize import session_ids
 from eventmill.lake import offsets
 from eventmill.lake.compact import FILE_ROWS_MAX, MERGE_ROWS
-from eventmill.lake.files import DAY_MS, FileWriter
+from eventmill.lake.files import DAY_MS, FileWriter, uncommitted
 from eventmill.lake.iceberg import Kind
 from eventmill.lake.table import Lake
 from eventmill.log.local import LocalLog
@@ -308,7 +308,7 @@ class Builder:
                 pieces = [*np.array_split(on_time, -(-len(on_time) // FILE_ROWS_MAX)), late]
             parts += [(kind.event, piece) for piece in pieces if len(piece)]
         newest = int(rows.received.max(initial=0))
-        with self.lake.in_flight() as paths:
+        with uncommitted(self.lake) as paths:
             writer = FileWriter(self.lake, self.lake.load())
 
             def write(numbered: tuple[int, tuple[str, Ints]]) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from eventmill.core.errors import StateError, StoreError
 from eventmill.lake import files as lake_files
 from eventmill.lake import offsets
+from eventmill.lake.iceberg import CommitUnknown
 from eventmill.lake.table import Lake
 from eventmill.lake.writer import LakeWriter
 from lake_events import GROUP, START_MS, batch, data_files, row, rows_of
@@ -195,6 +196,29 @@ def test_a_commit_of_unknown_outcome_is_looked_up(lake: Lake, monkeypatch: pytes
         raise OSError("the connection broke")
 
     monkeypatch.setattr(lake._catalog, "commit_table", commit)
+    lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
+    assert len(ids(lake)) == 1
+    assert lake.committed_offset() == 1
+
+
+def test_files_stay_while_nobody_knows_whether_they_were_committed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalog commits, and is away before it says so."""
+    catalog, landed = lake._catalog, lake._catalog.commit_table
+
+    with monkeypatch.context() as patch:
+
+        def away(*_: object) -> object:
+            raise OSError("no route to the catalog")
+
+        def commit(*arguments: object) -> object:
+            landed(*arguments)
+            patch.setattr(catalog, "load_table", away)
+            raise OSError("the connection broke")
+
+        patch.setattr(catalog, "commit_table", commit)
+        with pytest.raises(CommitUnknown, match=r"the connection broke.*no route to the catalog"):
+            lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
+    assert len(data_files(lake)) == 1
     lake.append(batch([row(1)]), group=GROUP, ranges={0: (0, 1)})
     assert len(ids(lake)) == 1
     assert lake.committed_offset() == 1

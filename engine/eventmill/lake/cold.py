@@ -19,8 +19,8 @@ from pyiceberg.table import Table, Transaction
 from eventmill.core.errors import ConfigError
 from eventmill.core.retention import Rules, before
 from eventmill.lake.compact import FILE_ROWS_MAX
-from eventmill.lake.files import FileWriter, encoded, memory_bytes, read, remove, require
-from eventmill.lake.iceberg import CommitUnknown, Kind, LakeTable, LiveFile
+from eventmill.lake.files import FileWriter, encoded, memory_bytes, read, require, uncommitted
+from eventmill.lake.iceberg import Kind, LakeTable, LiveFile
 from eventmill.lake.lock import exclusive
 from eventmill.lake.replace import replace_files
 from eventmill.lake.retire import Checkpoint, Gone, Rule
@@ -93,25 +93,19 @@ def _link(lake: LakeTable, folder: str) -> None:
 
 
 def _move(lake: LakeTable, members: list[LiveFile], checkpoint: Checkpoint) -> None:
-    with lake.in_flight() as paths:
-        try:
-            writer, run = FileWriter(lake, lake.load()), uuid.uuid4().hex
-            files = [
-                writer.write(_ordered(pack), pack[0].date, pack[0].group, f"{Kind.COLD}-{run}-{number:05d}", paths)
-                for number, pack in enumerate(_packs(members))
-            ]
-            checkpoint("cold files written")
+    with uncommitted(lake) as paths:
+        writer, run = FileWriter(lake, lake.load()), uuid.uuid4().hex
+        files = [
+            writer.write(_ordered(pack), pack[0].date, pack[0].group, f"{Kind.COLD}-{run}-{number:05d}", paths)
+            for number, pack in enumerate(_packs(members))
+        ]
+        checkpoint("cold files written")
 
-            def stage(newest: Table, transaction: Transaction) -> int:
-                require(lake.storage, paths)
-                return replace_files(lake, newest, transaction, members, files)
+        def stage(newest: Table, transaction: Transaction) -> int:
+            require(lake.storage, paths)
+            return replace_files(lake, newest, transaction, members, files)
 
-            lake.commit(stage)
-        except CommitUnknown:
-            raise
-        except Exception:
-            remove(lake.storage, paths)
-            raise
+        lake.commit(stage)
     checkpoint("cold")
 
 

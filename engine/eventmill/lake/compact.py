@@ -25,9 +25,9 @@ from eventmill.lake import duplicates as duplicate_rows
 from eventmill.lake import offsets, recompute
 from eventmill.lake.aggregates import retired
 from eventmill.lake.duplicates import by_hour, duplicates
-from eventmill.lake.files import DAY_MS, THREADS, FileWriter, Indices, memory_bytes, read_stored, remove, require
+from eventmill.lake.files import DAY_MS, THREADS, FileWriter, Indices, memory_bytes, read_stored, require, uncommitted
 from eventmill.lake.forget import covered
-from eventmill.lake.iceberg import FORGOTTEN, REMOVED, CommitUnknown, Kind, LakeTable, LiveFile, added
+from eventmill.lake.iceberg import FORGOTTEN, REMOVED, Kind, LakeTable, LiveFile, added
 from eventmill.lake.lock import exclusive
 from eventmill.lake.merge import Changes, Enrich, Merger, Progress, enriched, unknown
 from eventmill.lake.recompute import changed_sessions
@@ -222,30 +222,24 @@ class _Run:
             return CompactReport()
         if self.dry_run:
             return plan.report(None, len(plan.packs))
-        with lake.in_flight() as paths:
-            try:
-                changes = Changes(files, plan.removed, plan.sessions)
-                merger = Merger(FileWriter(lake, table), changes, self.enrich, progress)
-                written = merger.merge(plan.packs, uuid.uuid4().hex, paths)
-                plan.enriched = merger.enriched
-                self.checkpoint("files written")
-                gone = by_hour(plan.files, plan.removed)
-                forgotten = by_hour(plan.files, plan.forgotten)
-                gone.subtract(forgotten)
-                hours = {REMOVED: +gone, FORGOTTEN: forgotten}
+        with uncommitted(lake) as paths:
+            changes = Changes(files, plan.removed, plan.sessions)
+            merger = Merger(FileWriter(lake, table), changes, self.enrich, progress)
+            written = merger.merge(plan.packs, uuid.uuid4().hex, paths)
+            plan.enriched = merger.enriched
+            self.checkpoint("files written")
+            gone = by_hour(plan.files, plan.removed)
+            forgotten = by_hour(plan.files, plan.forgotten)
+            gone.subtract(forgotten)
+            hours = {REMOVED: +gone, FORGOTTEN: forgotten}
 
-                def stage(newest: Table, transaction: Transaction) -> int:
-                    require(lake.storage, paths)
-                    self.checkpoint("before commit")
-                    return stage_replacement(lake, newest, transaction, plan.replaced, written, self.entries, hours)
+            def stage(newest: Table, transaction: Transaction) -> int:
+                require(lake.storage, paths)
+                self.checkpoint("before commit")
+                return stage_replacement(lake, newest, transaction, plan.replaced, written, self.entries, hours)
 
-                snapshot_id = lake.commit(stage)
-            except CommitUnknown:
-                raise
-            except Exception:
-                remove(lake.storage, paths)
-                raise
-            self.checkpoint("committed")
+            snapshot_id = lake.commit(stage)
+        self.checkpoint("committed")
         return plan.report(snapshot_id, len(written))
 
 

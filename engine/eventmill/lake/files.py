@@ -30,7 +30,7 @@ from eventmill.core.schema import EVENT, WORD
 from eventmill.core.threads import name_thread
 from eventmill.kernels.gather import take
 from eventmill.kernels.partition import OVERFLOW
-from eventmill.lake.iceberg import BOUNDED, COLUMNS, DATE, Kind, LakeTable, LiveFile
+from eventmill.lake.iceberg import BOUNDED, COLUMNS, DATE, CommitUnknown, Kind, LakeTable, LiveFile
 from eventmill.lake.storage import Storage
 
 DAY_MS: Final = 86_400_000
@@ -266,6 +266,23 @@ def _column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type) and len(column.chunk(0).dictionary) * 4 <= len(column):
         return column
     return column.cast(kind)
+
+
+@contextmanager
+def uncommitted(lake: LakeTable) -> Iterator[set[str]]:
+    """A set for the paths of files that are written and committed in the block.
+
+    No clean-up in this process removes them meanwhile; what the block raises removes them, except for ``CommitUnknown``: the
+    table may have taken them.
+    """
+    with lake.in_flight() as paths:
+        try:
+            yield paths
+        except CommitUnknown:
+            raise
+        except Exception:
+            remove(lake.storage, paths)
+            raise
 
 
 def remove(storage: Storage, paths: set[str]) -> None:

@@ -25,8 +25,8 @@ from eventmill.kernels.partition import OVERFLOW
 from eventmill.lake import offsets
 from eventmill.lake.aggregates import AGGREGATES, HOURS, SESSIONS, AggregateFile, Aggregates, retired
 from eventmill.lake.duplicates import HOUR_MS
-from eventmill.lake.files import FileWriter, Indices, encoded, read, remove, require
-from eventmill.lake.iceberg import DATE, CommitUnknown, LakeTable, LiveFile
+from eventmill.lake.files import FileWriter, Indices, encoded, read, require, uncommitted
+from eventmill.lake.iceberg import DATE, LakeTable, LiveFile
 from eventmill.lake.lock import exclusive
 from eventmill.lake.replace import replace_files
 
@@ -187,29 +187,23 @@ def _gone(found: list[Due], old: list[AggregateFile]) -> list[Gone]:
 
 
 def _retire(lake: LakeTable, aggregates: Aggregates, wanted: Due, roll: Roll, checkpoint: Checkpoint) -> None:
-    with lake.in_flight() as paths:
+    with uncommitted(lake) as paths:
         table = lake.load()
         base = retired(table)
         minutes, sessions, hours = _rolled_up(wanted, roll)
         state = _named(base, wanted)
         state = _aggregated(aggregates, base, state, wanted, roll, minutes, sessions, hours)
         checkpoint("aggregates written")
-        try:
-            files = _rest(lake, table, wanted, paths)
+        files = _rest(lake, table, wanted, paths)
 
-            def stage(newest: Table, transaction: Transaction) -> int:
-                _unchanged(newest, base)
-                require(lake.storage, paths)
-                checkpoint("before commit")
-                gone = [file for file, _ in wanted.files]
-                return replace_files(lake, newest, transaction, gone, files, properties={AGGREGATES: state.text()})
+        def stage(newest: Table, transaction: Transaction) -> int:
+            _unchanged(newest, base)
+            require(lake.storage, paths)
+            checkpoint("before commit")
+            gone = [file for file, _ in wanted.files]
+            return replace_files(lake, newest, transaction, gone, files, properties={AGGREGATES: state.text()})
 
-            lake.commit(stage)
-        except CommitUnknown:
-            raise
-        except Exception:
-            remove(lake.storage, paths)
-            raise
+        lake.commit(stage)
     checkpoint("retired")
 
 

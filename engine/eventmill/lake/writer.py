@@ -13,8 +13,8 @@ from pyiceberg.table import Table, Transaction
 from eventmill.core import ledger
 from eventmill.core.frame import to_batch
 from eventmill.lake import offsets
-from eventmill.lake.files import FileWriter, partition, remove, require
-from eventmill.lake.iceberg import FORGOTTEN, CommitUnknown, LakeTable, added
+from eventmill.lake.files import FileWriter, partition, remove, require, uncommitted
+from eventmill.lake.iceberg import FORGOTTEN, LakeTable, added
 from eventmill.lake.maintain import SNAPSHOTS_KEPT, expire_snapshots
 from eventmill.lake.versions import changed
 
@@ -62,32 +62,26 @@ class LakeWriter:
             return
         if len(table.metadata.snapshots) > SNAPSHOTS_MAX:
             expire_snapshots(self.lake, kept=SNAPSHOTS_KEPT)
-        with self.lake.in_flight() as paths:
-            try:
-                files = self._files.write_all(partition(events, self.lake.group_of), paths)
-                self._checkpoint("files written")
+        with uncommitted(self.lake) as paths:
+            files = self._files.write_all(partition(events, self.lake.group_of), paths)
+            self._checkpoint("files written")
 
-                def stage(table: Table, transaction: Transaction) -> int | None:
-                    if self._covers(table, group, ranges):
-                        return None
-                    require(self.lake.storage, paths)
-                    if forgotten is not None:
-                        hours = Counter(dict(ledger.hours(to_batch(forgotten))))
-                        transaction.set_properties(added(table, FORGOTTEN, hours))
-                    summary = self._summary(table.current_snapshot(), events, group, ranges)
-                    summary |= changed(file.partition[0] for file in files)
-                    with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
-                        for file in files:
-                            append.append_data_file(file)
-                    self._checkpoint("before commit")
-                    return int(append.snapshot_id)
+            def stage(table: Table, transaction: Transaction) -> int | None:
+                if self._covers(table, group, ranges):
+                    return None
+                require(self.lake.storage, paths)
+                if forgotten is not None:
+                    hours = Counter(dict(ledger.hours(to_batch(forgotten))))
+                    transaction.set_properties(added(table, FORGOTTEN, hours))
+                summary = self._summary(table.current_snapshot(), events, group, ranges)
+                summary |= changed(file.partition[0] for file in files)
+                with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
+                    for file in files:
+                        append.append_data_file(file)
+                self._checkpoint("before commit")
+                return int(append.snapshot_id)
 
-                landed = self.lake.commit(stage)
-            except CommitUnknown:
-                raise
-            except Exception:
-                remove(self.lake.storage, paths)
-                raise
+            landed = self.lake.commit(stage)
             if landed is None:
                 remove(self.lake.storage, paths)
         self._checkpoint("committed")

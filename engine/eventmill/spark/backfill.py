@@ -31,8 +31,8 @@ from eventmill.kernels.partition import OVERFLOW
 from eventmill.kernels.sessionize import device_hashes, sessions_of_hashes
 from eventmill.lake import offsets
 from eventmill.lake.duplicates import HOUR_MS, words
-from eventmill.lake.files import DAY_MS, FILES_FEW, ROWS_FEW, FileWriter, remove, require
-from eventmill.lake.iceberg import DATE, FORGOTTEN, GROUP, CommitUnknown, added
+from eventmill.lake.files import DAY_MS, FILES_FEW, ROWS_FEW, FileWriter, require, uncommitted
+from eventmill.lake.iceberg import DATE, FORGOTTEN, GROUP, added
 from eventmill.lake.table import Lake
 from eventmill.lake.versions import changed
 from eventmill.process.dimensions.source import Dimensions, open_dimensions
@@ -140,30 +140,24 @@ def _files(
     events: _Events, stored: Any, lake: Lake, end: int, newest: int, forgotten: Counter[int]
 ) -> int:  # fmt: skip
     """Write the lake's files and commit them; gives how many."""
-    with lake.in_flight() as paths:
-        try:
-            made = events.written(stored, lake)
-            writer = FileWriter(lake, lake.load())
-            paths |= {lake.local(file.location) for file in made}
-            files = [described(writer, lake.storage, file) for file in made]
+    with uncommitted(lake) as paths:
+        made = events.written(stored, lake)
+        writer = FileWriter(lake, lake.load())
+        paths |= {lake.local(file.location) for file in made}
+        files = [described(writer, lake.storage, file) for file in made]
 
-            def stage(table: Table, transaction: Transaction) -> int:
-                require(lake.storage, paths)
-                if forgotten:
-                    transaction.set_properties(added(table, FORGOTTEN, forgotten))
-                summary = offsets.advanced({}, groups.LAKE, Topic.ENRICHED, {0: (0, end)})
-                summary |= {offsets.RECEIVED_THROUGH: str(newest)} | changed(file.partition[0] for file in files)
-                with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
-                    for file in files:
-                        append.append_data_file(file)
-                return int(append.snapshot_id)
+        def stage(table: Table, transaction: Transaction) -> int:
+            require(lake.storage, paths)
+            if forgotten:
+                transaction.set_properties(added(table, FORGOTTEN, forgotten))
+            summary = offsets.advanced({}, groups.LAKE, Topic.ENRICHED, {0: (0, end)})
+            summary |= {offsets.RECEIVED_THROUGH: str(newest)} | changed(file.partition[0] for file in files)
+            with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
+                for file in files:
+                    append.append_data_file(file)
+            return int(append.snapshot_id)
 
-            lake.commit(stage)
-        except CommitUnknown:
-            raise
-        except Exception:
-            remove(lake.storage, paths)
-            raise
+        lake.commit(stage)
     return len(made)
 
 

@@ -26,13 +26,8 @@ from eventmill.lake import offsets
 from eventmill.lake.aggregates import retired
 from eventmill.lake.compact import CompactReport, groups_of, packs_of, stage_replacement
 from eventmill.lake.duplicates import HOUR_MS, words
-from eventmill.lake.files import (
-    DAY_MS,
-    FileWriter,
-    remove,
-    require,
-)
-from eventmill.lake.iceberg import DATE, GROUP, REMOVED, CommitUnknown, Kind, LakeTable, LiveFile
+from eventmill.lake.files import DAY_MS, FileWriter, require, uncommitted
+from eventmill.lake.iceberg import DATE, GROUP, REMOVED, Kind, LakeTable, LiveFile
 from eventmill.lake.lock import exclusive
 from eventmill.lake.merge import Enrich, enriched
 from eventmill.lake.storage import Storage
@@ -130,25 +125,17 @@ def _replace(
 ) -> _Done:  # fmt: skip
     replaced = [rows.files[index] for pack in packs for index in pack]
     hours = {row.hour: row["count"] for row in removed.groupBy("hour").count().collect()}
-    with lake.in_flight() as paths:
-        try:
-            made = rows.written(removed, sessions, packs, lake.storage, f"{lake.storage.recorded}/data", enrich)
-            writer = FileWriter(lake, table)
-            paths |= {lake.local(file.location) for file in made}
-            written = [described(writer, lake.storage, file) for file in made]
+    with uncommitted(lake) as paths:
+        made = rows.written(removed, sessions, packs, lake.storage, f"{lake.storage.recorded}/data", enrich)
+        writer = FileWriter(lake, table)
+        paths |= {lake.local(file.location) for file in made}
+        written = [described(writer, lake.storage, file) for file in made]
 
-            def stage(newest: Table, transaction: Transaction) -> int:
-                require(lake.storage, paths)
-                return stage_replacement(
-                    lake, newest, transaction, replaced, written, entries, {REMOVED: Counter(hours)}
-                )
+        def stage(newest: Table, transaction: Transaction) -> int:
+            require(lake.storage, paths)
+            return stage_replacement(lake, newest, transaction, replaced, written, entries, {REMOVED: Counter(hours)})
 
-            snapshot_id = lake.commit(stage)
-        except CommitUnknown:
-            raise
-        except Exception:
-            remove(lake.storage, paths)
-            raise
+        snapshot_id = lake.commit(stage)
     return _Done(int(snapshot_id or 0), replaced, len(written), sum(file.known for file in made))
 
 
