@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from tests.needs import had
 
+from house import House
 from serving import Serving
 from testbed.clickhouse import ClickHouse
 from testbed.kafka import Kafka
@@ -56,6 +57,15 @@ def kafka(kafka_cluster):
     """Three brokers (replication factor 3, min.insync.replicas 2), whole again after each test."""
     yield kafka_cluster
     kafka_cluster.mend()
+
+
+@pytest.fixture
+def house(kafka, tmp_path):
+    """The roles apart on the three brokers, not started."""
+    made = House(kafka, tmp_path)
+    yield made
+    for role in made.roles.values():
+        role.server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from eventmill.kernels.partition import by_key
 from eventmill.log.kafka import clients, feed, topics
 from eventmill.log.kafka.clients import common
 from eventmill.log.kafka.log import KafkaLog
+from eventmill.observe.trace import trace
 from eventmill.serve.place import in_lake
 from faults.role import Role
 from serving import eventmill, eventually
@@ -287,6 +288,9 @@ def test_json_messages_of_others_are_taken_or_refused_with_a_reason(log, kafka, 
     for count in log.ledger():
         totals[count.hop] = totals.get(count.hop, 0) + count.events
     assert totals == {Hop.RECEIVED: 5, Hop.ACCEPTED: 2, Hop.REJECTED: 3}
+    traced = trace("m1", log, lambda _: [], lambda _: [])
+    assert [(hop["hop"], hop["partition"], hop["offset"]) for hop in traced["hops"]] == [("raw", 1, 0), ("raw", 1, 1)]
+    assert traced["fate"] == "in flight"
 
 
 def test_topics_are_checked(config, kafka):

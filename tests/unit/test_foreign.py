@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from types import SimpleNamespace
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
@@ -111,6 +112,15 @@ def rows(frames):
     return frame.decode_all(frames, LOGGED).to_pylist()
 
 
+def owned(frames):
+    """The rows of all, each with the offset of its frame."""
+    return [
+        (stored.offset, row)
+        for side, batch in frame.batches(frames)
+        for stored, row in zip(frame.owners(side, np.arange(len(batch))), batch.to_pylist(), strict=True)
+    ]
+
+
 def rejects(frames):
     return frame.gather([each.rejects for each in frames if each.rejects], REJECT)
 
@@ -142,6 +152,7 @@ def test_each_message_gives_what_it_gives_alone(payloads, step_ms, most):
     for some in (frames, frames[::2], frames[::-1], frames[3:7]):
         assert rows(some) == [row for stored in some for row in rows([stored])]
         assert [row for stored in some for row in rejects([stored]).to_pylist()] == rejects(some).to_pylist()
+        assert owned(some) == [(stored.offset, row) for stored in some for row in frame.decode(stored).to_pylist()]
 
 
 def summed(counts):
@@ -181,6 +192,8 @@ def test_messages_of_eventmill_stand_between_them():
     assert [row["message_id"] for row in rows(mixed)] == [
         "m0", "m1", "m0", "m1", "m2", "m3", "m0", "m1",
     ]  # fmt: skip
+    assert [len(side) for side, _ in frame.batches(mixed)] == [2, 1, 2, 1]
+    assert [offset for offset, _ in owned(mixed)] == [0, 1, 4, 4, 2, 3, 4, 4]
     here, elsewhere = placed(mixed, PARTITIONS)
     assert [each.offset for each in here] == [each.offset for each in mixed]
     assert sum(each.events for each in [*here, *elsewhere]) == 8

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from eventmill.core.errors import FrameError
@@ -66,8 +68,42 @@ def decode(frame: StoredFrame) -> pa.RecordBatch:
 
 def decode_all(frames: Iterable[StoredFrame], schema: pa.Schema) -> pa.RecordBatch:
     """The frames' batches as one contiguous batch of ``schema``, in log order."""
-    batches = (_slice(each) if isinstance(each, Rows) else decode(each) for each in _joined(frames))
-    return _one([conform(batch, schema) for batch in batches], schema)
+    return _one([conform(batch, schema) for _, batch in batches(frames)], schema)
+
+
+def batches(frames: Iterable[StoredFrame]) -> Iterator[tuple[list[StoredFrame], pa.RecordBatch]]:
+    """The frames in order, each with its batch; those whose rows lie side by side in one, with it together.
+
+    The rows of a frame are its ``events`` many, after those of the frames before it.
+    """
+    side: list[StoredFrame] = []
+    for each in frames:
+        if side and not _next_to(side[-1], each):
+            yield side, _side(side)
+            side = []
+        if each.rows is None:
+            yield [each], decode(each)
+        else:
+            side.append(each)
+    if side:
+        yield side, _side(side)
+
+
+def owners(frames: Sequence[StoredFrame], rows: npt.NDArray[np.int64]) -> list[StoredFrame]:
+    """Of each row (its index in the frames' batch, as ``batches`` gives it) the frame that it belongs to."""
+    ends = np.cumsum([each.events for each in frames])
+    return [frames[at] for at in np.searchsorted(ends, rows, side="right")]
+
+
+def _next_to(one: StoredFrame, other: StoredFrame) -> bool:
+    if one.rows is None or other.rows is None:
+        return False
+    return one.rows.shared is other.rows.shared and one.rows.begin + one.rows.size == other.rows.begin
+
+
+def _side(frames: Sequence[StoredFrame]) -> pa.RecordBatch:
+    rows = [each.rows for each in frames if each.rows is not None]
+    return _slice(Rows(rows[0].shared, rows[0].begin, sum(each.size for each in rows)))
 
 
 def gather(parts: Iterable[Rows], schema: pa.Schema) -> pa.RecordBatch:
@@ -83,19 +119,6 @@ def _one(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
 
 def _slice(rows: Rows) -> pa.RecordBatch:
     return rows.shared.batch.slice(rows.begin, rows.size)
-
-
-def _joined(frames: Iterable[StoredFrame]) -> Iterator[StoredFrame | Rows]:
-    """The frames in order; of those whose rows lie side by side in a batch, the rows of all together."""
-    side: list[Rows] = []
-    for each in frames:
-        if each.rows is not None:
-            side.append(each.rows)
-            continue
-        yield from _neighbours(side)
-        yield each
-        side = []
-    yield from _neighbours(side)
 
 
 def _neighbours(parts: Iterable[Rows]) -> Iterator[Rows]:

@@ -96,6 +96,15 @@ def _ms(rows: Rows, name: str) -> npt.NDArray[np.int64]:
     return times
 
 
+def _client(payload: bytes) -> dict[str, Any]:
+    """What a client has sent; empty where that is no JSON object."""
+    try:
+        client = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return {}
+    return client if isinstance(client, dict) else {}
+
+
 def _of_users(users: pa.Array | pa.ChunkedArray, digests: set[str]) -> Mask:
     known = [user for user in pc.unique(users).to_pylist() if user is not None and digest(user) in digests]
     return np.asarray(pc.is_in(users, value_set=pa.array(known, pa.string())))
@@ -146,6 +155,22 @@ class Tombstones:
             return None
         mask = np.zeros(rows.num_rows, np.bool_)
         mask[at] = found
+        return mask
+
+    def mask_of_letters(self, letters: pa.RecordBatch) -> Mask:
+        """Which dead letters (DEAD) are forgotten: whose they are says their payload."""
+        with self._lock:
+            newest, users, others = self._newest, dict(self._users), self._others
+        received = _ms(letters, "received_at")
+        mask = np.zeros(letters.num_rows, np.bool_)
+        at = np.flatnonzero(received < newest)
+        few = letters.select(["payload", "event"]).take(pa.array(at)).to_pylist()
+        for row, letter, ms in zip(at.tolist(), few, received[at].tolist(), strict=True):
+            client = _client(letter["payload"])
+            user, event = client.get("userId"), letter["event"] or client.get("event")
+            mask[row] = (isinstance(user, str) and ms < users.get(digest(user), 0)) or any(
+                each.covers_letter(user, event, ms) for each in others
+            )
         return mask
 
 

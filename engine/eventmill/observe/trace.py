@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -115,10 +116,10 @@ def _frames(log: Log, topic: Topic, ranges: list[Range]) -> Iterator[StoredFrame
 
 def _in_log(log: Log, topic: Topic, event_id: bytes, ranges: list[Range], verdict: str) -> list[dict[str, Any]]:
     found = []
-    for stored in _frames(log, topic, ranges):
-        batch = frame.decode(stored)
-        rows = batch.filter(pc.equal(batch.column("event_id"), pa.scalar(event_id, pa.binary(16))))
-        for row in rows.select(["received_at", "flags"]).to_pylist():
+    for frames, batch in frame.batches(_frames(log, topic, ranges)):
+        at = np.flatnonzero(pc.equal(batch.column("event_id"), pa.scalar(event_id, pa.binary(16))))
+        rows = batch.select(["received_at", "flags"]).take(pa.array(at)).to_pylist()
+        for stored, row in zip(frame.owners(frames, at), rows, strict=True):
             hop = _hop(stored, "rescued" if row["flags"] & Flag.RESCUED else verdict, row["received_at"])
             found.append(hop | {"flags": [flag.name for flag in Flag(row["flags"])]})
     return found

@@ -28,6 +28,7 @@ from eventmill.core.log import Log
 from eventmill.core.projects import stamped
 from eventmill.core.redact import NOTHING, Redaction
 from eventmill.core.schema import AT_INGEST, DEAD, Flag, Hop, Reason, Topic
+from eventmill.core.tombstones import Tombstones, recorded
 from eventmill.process.letters import fingerprint
 from eventmill.process.originals import Originals
 from eventmill.process.placing import raw_frames
@@ -158,13 +159,16 @@ def replay_dead(
     if not dry_run:
         log.settle()
     through = log.committed(groups.REPLAY, Topic.DEAD, PARTITION)
+    forgotten = Tombstones(recorded(log).tombstones)
     first = position = max(through, log.start_offset(Topic.DEAD, PARTITION))
     end, report, originals = log.end_offset(Topic.DEAD, PARTITION), Replay(), Originals(log)
     while position < end:
         frames = log.read(Topic.DEAD, PARTITION, position, events_max=_READ_EVENTS, to_offset=end)
         if not frames:
             break
-        letters = frame.decode_all(frames, DEAD).to_pylist()
+        batch = frame.decode_all(frames, DEAD)
+        # Where frames cannot be changed, those of whoever was forgotten end here instead of once more at the topic's end.
+        letters = batch.filter(pa.array(~forgotten.mask_of_letters(batch))).to_pylist()
         good, dead = _judge(decoder, rules, wanted, letters, report, originals)
         position = frames[-1].offset + 1
         if not dry_run:

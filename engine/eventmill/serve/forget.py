@@ -24,7 +24,7 @@ from eventmill.core.errors import ConfigError, StoreError
 from eventmill.core.log import Count, Frame, Log, StoredFrame
 from eventmill.core.renames import AS_STORED, Renames
 from eventmill.core.schema import DEAD, Hop, Topic
-from eventmill.core.tombstones import Tombstone, digest, record, recorded
+from eventmill.core.tombstones import Mask, Tombstone, Tombstones, digest, record, recorded
 from eventmill.lake.compact import compact
 from eventmill.lake.forget import count_aggregates, covered, forget_aggregates
 from eventmill.lake.maintain import maintain
@@ -186,26 +186,11 @@ def _places(log: Log) -> list[tuple[Topic, int, int]]:
     ]
 
 
-def _without(stored: StoredFrame, wanted: Tombstone) -> tuple[pa.RecordBatch, int]:
-    """What stays of a frame, and how many events go."""
-    batch = frame.decode(stored)
-    gone = _letters(batch, wanted) if stored.topic is Topic.DEAD else wanted.mask(batch)
-    return batch.filter(pa.array(~gone)), int(np.count_nonzero(gone))
-
-
-def _letters(batch: pa.RecordBatch, wanted: Tombstone) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    received = batch.column("received_at").cast(pa.int64()).to_pylist()
-    letters = frame.conform(batch, DEAD)
-    gone = []
-    columns = (letters.column("payload").to_pylist(), letters.column("event").to_pylist(), received)
-    for payload, event, at in zip(*columns, strict=True):
-        try:
-            client = orjson.loads(payload)
-        except orjson.JSONDecodeError:
-            client = None
-        client = client if isinstance(client, dict) else {}
-        gone.append(wanted.covers_letter(client.get("userId"), event or client.get("event"), at))
-    return np.array(gone, np.bool_)
+def _gone(topic: Topic, batch: pa.RecordBatch, wanted: Tombstone) -> Mask:
+    """Which rows of a topic's batch go."""
+    if topic is Topic.DEAD:
+        return Tombstones([wanted]).mask_of_letters(frame.conform(batch, DEAD))
+    return wanted.mask(batch)
 
 
 def _count(log: Log, topic: Topic, partition: int, end: int, wanted: Tombstone) -> tuple[int, int]:
@@ -216,9 +201,10 @@ def _count(log: Log, topic: Topic, partition: int, end: int, wanted: Tombstone) 
         if not found:
             break
         position = found[-1].offset + 1
-        gone = [_without(stored, wanted)[1] for stored in found]
-        frames += int(np.count_nonzero(gone))
-        events += sum(gone)
+        for together, batch in frame.batches(found):
+            gone = np.flatnonzero(_gone(topic, batch, wanted))
+            frames += len({each.offset for each in frame.owners(together, gone)})
+            events += len(gone)
     return frames, events
 
 
@@ -226,8 +212,9 @@ def _scrub(log: Log, wanted: Tombstone, counted: dict[str, dict[str, int]]) -> l
     """Take it out of the log's frames; gives the topics that hold it until their retention is over."""
 
     def change(stored: StoredFrame) -> Frame | None:
-        rest, gone = _without(stored, wanted)
-        return frame.encode(stored.topic, rest) if gone else None
+        batch = frame.decode(stored)
+        gone = _gone(stored.topic, batch, wanted)
+        return frame.encode(stored.topic, batch.filter(pa.array(~gone))) if gone.any() else None
 
     places = _places(log)
     for topic, partition, end in places:
