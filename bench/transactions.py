@@ -44,6 +44,8 @@ _BATCH: Final = 500
 #: Where processors that are killed die: all messages of the transaction are delivered by then.
 _POINT: Final = "offsets sent"
 _DEADLINE_S: Final = 300.0
+#: What a consumer waits for more messages before it hands over those that it has.
+_CONSUME_S: Final = 0.2
 #: An abandoned transaction is looked for every second, not every ten.
 _SETTINGS: Final = {
     "broker.session.timeout.ms": "6000", "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"
@@ -66,7 +68,7 @@ class _Reader:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self.messages += [each for each in self._consumer.consume(1_000, 0.2) if each.error() is None]
+            self.messages += [each for each in self._consumer.consume(1_000, _CONSUME_S) if each.error() is None]
         self._consumer.close()
 
     def __enter__(self) -> _Reader:
@@ -92,9 +94,11 @@ def _all(bootstrap: str, topic: str, isolation: str) -> list[Message]:
     """Every message that a reader of that isolation level finds now."""
     consumer, found, ended = _consumer(bootstrap, topic, isolation), list[Message](), 0
     try:
+        last = time.monotonic()
         while ended < _PARTITIONS:
-            messages = consumer.consume(10_000, _DEADLINE_S / 5)
-            if not messages:
+            messages = consumer.consume(10_000, _CONSUME_S)
+            last = time.monotonic() if messages else last
+            if time.monotonic() - last > _DEADLINE_S / 5:
                 raise TimeoutError(f"{topic} does not end")
             ended += sum(message.error() is not None for message in messages)
             found += [message for message in messages if message.error() is None]
