@@ -6,10 +6,11 @@ the ids.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import uuid
 from collections.abc import Callable, Iterator
-from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,17 @@ from faults.sending import Sent, send
 from faults.sinks import judged, settle
 from faults.spread import Spread
 
+_EVENTS: Final = 50_000
 _MASK: Final = (1 << 128) - 1
+
+
+@functools.cache
+def _few_bits() -> list[int]:
+    """Numbers of 128 bits of which one is set, or two, or three."""
+    places = itertools.chain.from_iterable(itertools.combinations(range(128), bits) for bits in (1, 2, 3))
+    return [sum(1 << place for place in each) for each in itertools.islice(places, _EVENTS)]
+
+
 #: Patterns by which a hash that is not keyed, or looks at half of an id, would put all in few places.
 IDS: Final[dict[str, Callable[[int, int], int]]] = {
     "counted up": lambda base, n: base + n,
@@ -30,9 +41,8 @@ IDS: Final[dict[str, Callable[[int, int], int]]] = {
     "halves alike": lambda base, n: (((base >> 64) ^ n) << 64) | ((base >> 64) ^ n),
     "halves that cancel": lambda base, n: (((base + n) % (1 << 64)) << 64) | (~(base + n) % (1 << 64)),
     "a power of two apart": lambda base, n: base + (n << 40),
-    "one bit or two": lambda base, n: base ^ (1 << (n % 128)) ^ (1 << (n // 128 % 128)) ^ ((n // 16384) << 57),
+    "a few bits apart": lambda base, n: base ^ _few_bits()[n],
 }
-_EVENTS: Final = 50_000
 _TOGETHER: Final = 2_000
 _DEVICES: Final = 500
 #: The devices' keys fall on one partition of this many, or of a divisor of it.
@@ -59,17 +69,23 @@ class SpreadRoomy(Spread):
 def devices() -> Iterator[str]:
     """Names whose keys Kafka's hash puts in one place."""
     return (
-        name for name in (f"device-{n}" for n in count()) if (murmur2(name.encode()) & 0x7FFFFFFF) % _PARTITIONS == 0
+        name
+        for name in (f"device-{n}" for n in itertools.count())
+        if (murmur2(name.encode()) & 0x7FFFFFFF) % _PARTITIONS == 0
     )
+
+
+def ids(kind: str, base: int) -> list[uuid.UUID]:
+    """All of a kind, each another one."""
+    return [uuid.UUID(int=IDS[kind](base, n) & _MASK) for n in range(_EVENTS)]
 
 
 def adversarial_ids(scene: Scene) -> None:
     """One pattern after the other; how many of them the filter took for seen is told."""
     kind = list(IDS)[len(scene.recoveries) % len(IDS)]
-    names = list(islice(devices(), _DEVICES))
+    names = list(itertools.islice(devices(), _DEVICES))
     base = scene.rng.getrandbits(128)
-    identities = [uuid.UUID(int=IDS[kind](base, n) & _MASK) for n in range(_EVENTS)]
-    assert len(set(identities)) == _EVENTS, f"ids of the kind {kind!r} are not unique"
+    identities = ids(kind, base)
     before = rescued(scene), enriched(scene)
 
     def act() -> None:

@@ -8,7 +8,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from faults import report, scene
+from faults import adversary, report, scene
 from faults.brokers import SMALL as BROKERS
 from faults.clocks import mismatches
 from faults.disk import SmallDisks
@@ -116,6 +116,13 @@ def test_a_fault_shows_in_a_result():
 
 def test_the_page_is_that_of_the_kept_results():
     assert report.PAGE.read_text() == page(json.loads(report.RESULTS.read_text()))
+
+
+@pytest.mark.parametrize("kind", adversary.IDS)
+def test_chosen_ids_are_unique(kind):
+    for base in (0, (1 << 128) - 1, 0x0123456789ABCDEF_FEDCBA9876543210):
+        chosen = adversary.ids(kind, base)
+        assert len(set(chosen)) == len(chosen) == 50_000
 
 
 def test_mismatches_are_counted():
