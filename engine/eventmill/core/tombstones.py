@@ -96,7 +96,7 @@ def _ms(rows: Rows, name: str) -> npt.NDArray[np.int64]:
     return times
 
 
-def _client(payload: bytes) -> dict[str, Any]:
+def client_event(payload: bytes) -> dict[str, Any]:
     """What a client has sent; empty where that is no JSON object."""
     try:
         client = orjson.loads(payload)
@@ -166,7 +166,7 @@ class Tombstones:
         at = np.flatnonzero(received < newest)
         few = letters.select(["payload", "event"]).take(pa.array(at)).to_pylist()
         for row, letter, ms in zip(at.tolist(), few, received[at].tolist(), strict=True):
-            client = _client(letter["payload"])
+            client = client_event(letter["payload"])
             user, event = client.get("userId"), letter["event"] or client.get("event")
             mask[row] = (isinstance(user, str) and ms < users.get(digest(user), 0)) or any(
                 each.covers_letter(user, event, ms) for each in others

@@ -20,6 +20,7 @@ from eventmill.core.errors import ConfigError, DataFolderBusy, StoreError
 from eventmill.core.ids import format_event_id
 from eventmill.core.log import Log
 from eventmill.core.schema import DEAD, EVENT, Flag, Topic
+from eventmill.core.tombstones import client_event
 from eventmill.lake.iceberg import LakeTable
 from eventmill.lake.person import events_of
 from eventmill.serve.engine_log import open_log
@@ -101,18 +102,9 @@ def _dead_letters(log: Log, user_id: str) -> Iterator[pa.Table]:
                 break
             position = frames[-1].offset + 1
             letters = frame.decode_all(frames, DEAD)
-            mine = [_user(payload) == user_id for payload in letters.column("payload").to_pylist()]
+            mine = [client_event(payload).get("userId") == user_id for payload in letters.column("payload").to_pylist()]
             if any(mine):
                 yield pa.Table.from_batches([letters.filter(pa.array(mine))])
-
-
-def _user(payload: bytes) -> Any:
-    """Whose event a client's bytes are; null where they are no JSON object."""
-    try:
-        event = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return None
-    return event.get("userId") if isinstance(event, dict) else None
 
 
 def _lines(events: Iterator[pa.Table], letters: Iterator[pa.Table], out: BinaryIO) -> ExportReport:
