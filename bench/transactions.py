@@ -31,6 +31,7 @@ from eventmill.core.schema import Topic
 from eventmill.log.kafka import topics
 from eventmill.log.kafka.log import KafkaLog
 from faults.role import Role
+from faults.spread import messages
 from testbed.kafka import Kafka
 from testbed.process import Server, eventually
 
@@ -44,8 +45,6 @@ _BATCH: Final = 500
 #: Where processors that are killed die: all messages of the transaction are delivered by then.
 _POINT: Final = "offsets sent"
 _DEADLINE_S: Final = 300.0
-#: What a consumer waits for more messages before it hands over those that it has.
-_CONSUME_S: Final = 0.2
 #: An abandoned transaction is looked for every second, not every ten.
 _SETTINGS: Final = {
     "broker.session.timeout.ms": "6000", "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"
@@ -61,14 +60,16 @@ class _Reader:
     """A consumer from before the first message on, in a thread of its own."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
-        self._consumer = _consumer(bootstrap, topic, "read_committed")
+        settings = {"bootstrap.servers": bootstrap, "group.id": f"{topic}-reader", "isolation.level": "read_committed"}
+        self._consumer = Consumer({**settings, "enable.auto.commit": False, "log_level": 0})
+        self._consumer.assign([TopicPartition(topic, partition, 0) for partition in range(_PARTITIONS)])
         self.messages: list[Message] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self.messages += [each for each in self._consumer.consume(1_000, _CONSUME_S) if each.error() is None]
+            self.messages += [each for each in self._consumer.consume(1_000, 0.2) if each.error() is None]
         self._consumer.close()
 
     def __enter__(self) -> _Reader:
@@ -78,33 +79,6 @@ class _Reader:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-
-
-def _consumer(bootstrap: str, topic: str, isolation: str) -> Consumer:
-    settings = {
-        "bootstrap.servers": bootstrap, "group.id": f"{topic}-{isolation}", "isolation.level": isolation,
-        "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 0,
-    }  # fmt: skip
-    consumer = Consumer(settings)
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(_PARTITIONS)])
-    return consumer
-
-
-def _all(bootstrap: str, topic: str, isolation: str) -> list[Message]:
-    """Every message that a reader of that isolation level finds now."""
-    consumer, found, ended = _consumer(bootstrap, topic, isolation), list[Message](), 0
-    try:
-        last = time.monotonic()
-        while ended < _PARTITIONS:
-            messages = consumer.consume(10_000, _CONSUME_S)
-            last = time.monotonic() if messages else last
-            if time.monotonic() - last > _DEADLINE_S / 5:
-                raise TimeoutError(f"{topic} does not end")
-            ended += sum(message.error() is not None for message in messages)
-            found += [message for message in messages if message.error() is None]
-        return found
-    finally:
-        consumer.close()
 
 
 def _numbers(messages: Sequence[Message]) -> _Seen:
@@ -216,8 +190,8 @@ def copied(kafka: Kafka, folder: Path, target: str, how: str, count: int) -> dic
 
         eventually(done, lambda: f"all is copied: {[role.server.tail() for role in processors]}", _DEADLINE_S)
         seconds = time.monotonic() - began
-        afterwards = _all(kafka.bootstrap, copy, "read_committed")
-        torn = len(_all(kafka.bootstrap, copy, "read_uncommitted")) - len(afterwards)
+        afterwards = messages(kafka.bootstrap, copy, _PARTITIONS)
+        torn = len(messages(kafka.bootstrap, copy, _PARTITIONS, "read_uncommitted")) - len(afterwards)
         reach(len(afterwards))
         suspects = sum(log.lag(groups.RESCUE, Topic.SUSPECTS, each) for each in log.partitions(Topic.SUSPECTS))
     return {

@@ -149,7 +149,7 @@ class Spread:
         self.ask("POST", "/v1/flush")
         frames = [
             StoredFrame(Topic.ENRICHED, message.partition(), message.offset(), 0, 0, None, {}, message.value())
-            for message in committed_messages(self.kafka.bootstrap, f"{PREFIX}.{Topic.ENRICHED}", PARTITIONS)
+            for message in messages(self.kafka.bootstrap, f"{PREFIX}.{Topic.ENRICHED}", PARTITIONS)
         ]
         stored = stored_rows(pa.Table.from_batches([frame.decode_all(frames, EVENT)]))
         balanced = self.ask("GET", "/v1/audit")["balanced"]
@@ -193,12 +193,12 @@ class Spread:
         self.kafka.close()
 
 
-def committed_messages(bootstrap: str, topic: str, partitions: int) -> list[Any]:
-    """All committed messages of a topic, partition by partition."""
+def messages(bootstrap: str, topic: str, partitions: int, isolation: str = "read_committed") -> list[Any]:
+    """All messages of a topic that a consumer of that isolation level finds now, in each partition's order."""
     settings = {
         "bootstrap.servers": bootstrap,
         "group.id": f"{topic}-oracle",
-        "isolation.level": "read_committed",
+        "isolation.level": isolation,
         "enable.partition.eof": True,
         "enable.auto.commit": False,
     }
